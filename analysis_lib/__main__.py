@@ -1,0 +1,5 @@
+"""``python -m analysis_lib`` is the command ``brainbook``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,18 @@
+"""Sounds, brain responses and tasks."""
+
+from .cortex import COMPONENTS, folds, responses, sounds
+from .natural_sounds import Sounds, natural_sounds, read_audio
+from .simulated import plant, planted_features, simulated_sounds
+
+__all__ = [
+    "COMPONENTS",
+    "Sounds",
+    "folds",
+    "natural_sounds",
+    "plant",
+    "planted_features",
+    "read_audio",
+    "responses",
+    "simulated_sounds",
+    "sounds",
+]

@@ -1,0 +1,184 @@
+"""Responses of auditory cortex, by name, and the folds to cross-validate them with."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import scipy.io
+import xarray as xr
+from sklearn.model_selection import StratifiedKFold
+
+from ..errors import AlignmentError, UnknownNameError
+from . import fetch, simulated
+from .natural_sounds import Sounds, natural_sounds, stimulus_number
+
+__all__ = ["COMPONENTS", "folds", "responses", "sounds"]
+
+# The column order of the published matrix, under the names the book uses.
+COMPONENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "lowfreq": "Low frequency",
+        "highfreq": "High frequency",
+        "envsounds": "Broadband",
+        "pitch": "Pitch",
+        "speech": "Speech",
+        "music": "Music",
+    }
+)
+_TABLES = Path(__file__).with_name("tables")
+
+
+def sounds(name: str) -> Sounds:
+    """Load the sounds that a response data set was measured with, or a sound set by name.
+
+    Parameters
+    ----------
+    name : str
+        A name that :func:`responses` takes, or ``"natsound165"``.
+    """
+    if name == "simulated":
+        return simulated.simulated_sounds()
+    if name == "natsound165" or name in RESPONSES:
+        return natural_sounds()
+    raise UnknownNameError("sound set", name, ["natsound165", *RESPONSES])
+
+
+def responses(name: str, **options) -> xr.DataArray:
+    """Responses of auditory cortex to the sounds.
+
+    Parameters
+    ----------
+    name : str
+        ``"nh2015-components"``: the 6 components of Norman-Haignere et al. (2015), 165 × 6.
+        ``"nh2015-reconstructed"``: 165 × 11,065 voxel responses rebuilt from the components and
+        their voxel weights; of rank 6 by construction, without noise, subjects or positions.
+        ``"simulated"``: a cortex with planted truth
+        (:func:`analysis_lib.data.simulated.plant`, whose arguments ``options`` may give).
+    **options
+        Passed on to the data set's loader.
+
+    Returns
+    -------
+    DataArray (sound, target[, repetition])
+        Sounds by name, in ascending order of stimulus number. ``target`` carries ``kind`` and,
+        where known, ``subject``, ``roi``, ``hemisphere``, ``x`` and ``y``.
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest names.
+    """
+    if name not in RESPONSES:
+        raise UnknownNameError("response data set", name, RESPONSES)
+    return RESPONSES[name](**options)
+
+
+def _components() -> xr.DataArray:
+    content = scipy.io.loadmat(fetch.path("natsound165", "components.mat"), simplify_cells=True)
+    return _named(content["R"], content, list(COMPONENTS.values()), "component")
+
+
+def _reconstructed() -> xr.DataArray:
+    content = scipy.io.loadmat(fetch.path("natsound165", "components.mat"), simplify_cells=True)
+    rebuilt = content["R"] @ content["W"]
+    voxels = np.arange(rebuilt.shape[1])
+    array = _named(rebuilt, content, voxels, "voxel").assign_attrs(rank=6)
+    weights = xr.DataArray(
+        content["W"],
+        dims=("component", "target"),
+        coords={"component": list(COMPONENTS.values()), "target": voxels},
+    )
+    dominant = np.array(list(COMPONENTS.values()), dtype=object)[weights.argmax("component").data]
+    return array.assign_coords(dominant_component=("target", dominant))
+
+
+def _named(values: np.ndarray, content: Mapping, targets, kind: str) -> xr.DataArray:
+    """Label rows by sound and put them in ascending stimulus order (the file's is by category)."""
+    labels = [str(label) for label in content["component_names"]]
+    if labels != list(COMPONENTS):
+        raise AlignmentError(f"components.mat lists components {labels}, expected {[*COMPONENTS]}")
+    names = [str(name) for name in content["stim_names"]]
+    array = xr.DataArray(
+        values,
+        dims=("sound", "target"),
+        coords={
+            "sound": np.array(names, dtype=object),
+            "category": ("sound", np.array(content["category_labels"], dtype=object)),
+            "target": targets,
+            "kind": ("target", np.full(values.shape[1], kind, dtype=object)),
+        },
+        name="response",
+        attrs={"dataset": "nh2015", "source": "natsound165-neuron2015 components.mat"},
+    )
+    return array.sel(sound=sorted(names, key=stimulus_number))
+
+
+def _simulated(sounds: Sounds | None = None, **options) -> xr.DataArray:
+    heard = simulated.simulated_sounds() if sounds is None else sounds
+    planted = simulated.plant(simulated.planted_features(heard), heard.names, **options)
+    return planted.assign_coords(category=("sound", np.array(heard.categories, dtype=object)))
+
+
+RESPONSES: Mapping[str, Callable[..., xr.DataArray]] = MappingProxyType(
+    {
+        "nh2015-components": _components,
+        "nh2015-reconstructed": _reconstructed,
+        "simulated": _simulated,
+    }
+)
+
+
+def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) -> xr.DataArray:
+    """Cross-validation folds over sounds.
+
+    Parameters
+    ----------
+    name : {"pepino", "stratified"}
+        The 5 folds of 33 natural sounds of Pepino et al. (2025), or folds drawn here with seed
+        0 so that every category is spread evenly.
+    sounds : Sounds, optional
+        What to align to; required for ``"stratified"``.
+    n_folds : int
+        For ``"stratified"``.
+
+    Returns
+    -------
+    DataArray (sound,)
+        Fold of each sound, from 0.
+
+    Raises
+    ------
+    AlignmentError
+        When a sound has no fold.
+    """
+    if name == "pepino":
+        table = pd.read_csv(_TABLES / "pepino_folds.csv", comment="#")
+        array = xr.DataArray(
+            table["fold"].to_numpy(dtype=int),
+            dims="sound",
+            coords={"sound": table["name"].to_numpy(dtype=object)},
+            name="fold",
+        )
+        if sounds is None:
+            return array
+        without = [sound for sound in sounds if sound not in set(table["name"])]
+        if without:
+            raise AlignmentError(
+                f"the pepino folds cover the 165 natural sounds; no fold for "
+                f"{', '.join(without[:5])}{' …' if len(without) > 5 else ''}. "
+                "Use folds='stratified' for other sounds."
+            )
+        return array.sel(sound=list(sounds.names))
+    if name == "stratified":
+        if sounds is None:
+            raise AlignmentError("folds='stratified' needs the sounds that it is to divide")
+        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+        fold = np.empty(len(sounds), dtype=int)
+        labels = np.array(sounds.categories)
+        for k, (_, test) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+            fold[test] = k
+        coords = {"sound": np.array(sounds.names, dtype=object)}
+        return xr.DataArray(fold, dims="sound", coords=coords, name="fold")
+    raise UnknownNameError("set of folds", name, ["pepino", "stratified"])

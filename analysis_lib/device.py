@@ -1,0 +1,88 @@
+"""Which device computes, and how much memory it has left.
+
+The one place that turns ``device="auto"`` into a device.
+"""
+
+import warnings
+
+import psutil
+import torch
+
+from .errors import MemoryBudgetError, ParameterError
+
+__all__ = ["available_memory", "require_memory", "resolve_device"]
+
+
+def resolve_device(device: str | torch.device = "auto", float64: bool = False) -> torch.device:
+    """Turn a device request into a device that is there.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "cuda:<i>", "mps"} or torch.device
+        ``"auto"`` takes CUDA if there is one, then Apple's MPS, then the CPU.
+    float64 : bool
+        The computation needs double precision. MPS has none, so it is passed over by
+        ``"auto"`` and answered with the CPU (and a warning) when asked for by name.
+
+    Raises
+    ------
+    ParameterError
+        When the device was asked for by name and is not there.
+    """
+    has_mps = torch.backends.mps.is_available()
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if has_mps and not float64 else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ParameterError(
+            f"unknown device {device!r}: use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
+        ) from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ParameterError(
+            f"device {device!r} was asked for, but this machine shows "
+            f"{torch.cuda.device_count()} CUDA device(s). Use device='auto' or 'cpu'."
+        )
+    if resolved.type == "mps":
+        if not has_mps:
+            raise ParameterError(
+                "device 'mps' was asked for, but it is not available. Use 'auto' or 'cpu'."
+            )
+        if float64:
+            warnings.warn("MPS has no float64; this step runs on the CPU", stacklevel=2)
+            return torch.device("cpu")
+    return resolved
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that a new computation on ``device`` may use."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def require_memory(n_bytes: float, device: torch.device, what: str, advice: str) -> None:
+    """Refuse a computation that would not fit, before it starts.
+
+    Parameters
+    ----------
+    n_bytes : float
+        Estimated peak, in bytes.
+    device : torch.device
+        Where it would be allocated.
+    what, advice : str
+        The computation's name, and what the user can do to shrink it.
+
+    Raises
+    ------
+    MemoryBudgetError
+        When the estimate is above 90 % of what is free.
+    """
+    free = available_memory(device)
+    if n_bytes > 0.9 * free:
+        raise MemoryBudgetError(
+            f"{what} needs about {n_bytes / 1e9:.1f} GB on {device}, and {free / 1e9:.1f} GB "
+            f"are free. {advice}"
+        )

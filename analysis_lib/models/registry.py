@@ -1,0 +1,127 @@
+"""Finding and loading models by name."""
+
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from ..device import resolve_device
+from ..errors import ParameterError, UnknownNameError
+from . import cards, weights
+from .audio_model import AudioModel
+from .cards import KINDS, ModelCard
+
+__all__ = ["card", "family_class", "list_models", "load"]
+
+# Which class runs a family. Families are imported when first used, so that a model that needs
+# a large package costs nothing to those who do not load it.
+FAMILIES = {
+    "Spectrogram": "handcrafted:Spectrogram",
+    "Cochleagram": "spectrotemporal:Cochleagram",
+    "Baseline": "spectrotemporal:SpectroTemporal",
+    "SmallCNN": "small_cnn:SmallCNN",
+    "EnCodecMAE": "encodecmae:EnCodecMAE",
+    "BEATs": "beats:BEATs",
+    "Dasheng": "dasheng:Dasheng",
+    "CochResNet50": "cochresnet50:CochResNet50",
+    "CochCNN9": "cochcnn9:CochCNN9",
+    "AST": "transformers_audio:AST",
+    "wav2vec2": "transformers_audio:Wav2Vec2",
+    "Speech2Text": "transformers_audio:Speech2Text",
+    "VGGish": "vggish:VGGish",
+    "DCASE2020": "dcase2020:DCASE2020",
+    "DeepSpeech2": "deepspeech2:DeepSpeech2",
+    "SepFormer": "sepformer:SepFormer",
+    "MetricGAN": "metricgan:MetricGAN",
+    "ZeroSpeech": "zerospeech:ZeroSpeech",
+    "SoundNet": "soundnet:SoundNet",
+}
+
+
+def list_models(pattern: str = "*", kind: str | None = None) -> list[str]:
+    """Names of the models in the zoo.
+
+    Parameters
+    ----------
+    pattern : str
+        Shell pattern on the name, such as ``"mel256-*"``.
+    kind : {"published", "trained-here", "untrained", "handcrafted"}, optional
+        Only models of one kind.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UnknownNameError("kind of model", kind, KINDS)
+    return [
+        name
+        for name, entry in cards.all_cards().items()
+        if fnmatchcase(name, pattern) and kind in (None, entry.kind)
+    ]
+
+
+def card(name: str) -> ModelCard:
+    """Card of a model, by its name or an alias."""
+    return cards.find_card(name)
+
+
+def family_class(family: str) -> type[AudioModel]:
+    """Class that runs the models of a family."""
+    module, name = FAMILIES[family].split(":")
+    return getattr(import_module(f".{module}", __package__), name)
+
+
+def load(
+    name: str,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    untrained: bool = False,
+    permuted: bool = False,
+    seed: int = 0,
+) -> AudioModel:
+    """Load a model, ready to embed sounds.
+
+    Parameters
+    ----------
+    name : str
+        A name or alias from :func:`list_models`.
+    checkpoint : path, optional
+        The published checkpoint file, or a ``.safetensors`` file with the published tensor
+        names. By default the file in ``BRAINBOOK_DATA`` or the cache, fetched where possible.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    untrained : bool
+        Fresh weights drawn from ``seed``: the same network before it learned anything.
+    permuted : bool
+        The trained weights, shuffled within each tensor by ``seed``: the same weight
+        statistics, nothing learned (the control of Tuckute et al. 2023).
+    seed : int
+        For ``untrained`` and ``permuted``.
+
+    Returns
+    -------
+    AudioModel
+        In evaluation mode.
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest names.
+    MissingDataError
+        When the checkpoint is not here and cannot be fetched.
+    WeightsError
+        When it does not fit the network exactly.
+    """
+    entry = card(name)
+    if untrained and (permuted or checkpoint):
+        raise ParameterError("untrained=True takes neither a checkpoint nor permuted=True")
+    resolved = resolve_device(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = family_class(entry.family)(entry)
+    if entry.kind == "published" and not untrained:
+        weights.load_published(model, checkpoint or weights.locate(entry))
+    elif checkpoint is not None:
+        weights.load_published(model, checkpoint)
+    if permuted:
+        weights.permute(model, seed)
+    model.network.eval().requires_grad_(False)
+    return model.to(resolved)
