@@ -13,12 +13,14 @@ __all__ = [
     "BrainbookError",
     "ChecksumError",
     "DataError",
+    "DataNotice",
     "MemoryBudgetError",
     "MissingDataError",
     "ParameterError",
     "StorageError",
     "UnknownNameError",
     "WeightsError",
+    "WeightsNotice",
 ]
 
 
@@ -79,8 +81,16 @@ class AudioNotice(UserWarning):
     """Audio that was converted before use (mixed down, resampled, clipped)."""
 
 
+class DataNotice(UserWarning):
+    """Data that can be used, with something to know about them."""
+
+
 class WeightsError(BrainbookError):
     """A checkpoint that does not fit its network, or is not safe to read."""
+
+
+class WeightsNotice(UserWarning):
+    """Weights that are used, but are not quite what was expected."""
 
 
 class StorageError(BrainbookError):

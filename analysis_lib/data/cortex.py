@@ -38,7 +38,7 @@ def sounds(name: str) -> Sounds:
     name : str
         A name that :func:`responses` takes, or ``"natsound165"``.
     """
-    if name == "simulated":
+    if name in ("simulated", "simulated-components"):
         return simulated.simulated_sounds()
     if name == "natsound165" or name in RESPONSES:
         return natural_sounds()
@@ -56,6 +56,7 @@ def responses(name: str, **options) -> xr.DataArray:
         their voxel weights; of rank 6 by construction, without noise, subjects or positions.
         ``"simulated"``: a cortex with planted truth
         (:func:`analysis_lib.data.simulated.plant`, whose arguments ``options`` may give).
+        ``"simulated-components"``: one noise-free target for each layer planted there.
     **options
         Passed on to the data set's loader.
 
@@ -121,11 +122,31 @@ def _simulated(sounds: Sounds | None = None, **options) -> xr.DataArray:
     return planted.assign_coords(category=("sound", np.array(heard.categories, dtype=object)))
 
 
+def _simulated_components() -> xr.DataArray:
+    """One voxel per planted layer, without noise: the twin of the real components."""
+    heard = simulated.simulated_sounds()
+    layers = simulated.planted_features(heard)
+    planted = simulated.plant(
+        layers, heard.names, {layer: layer for layer in layers}, n_subjects=1, n_voxels=1,
+        n_repetitions=1, noise=0.0, n_null=0,
+    )  # fmt: skip
+    return (
+        planted.isel(repetition=0)
+        .drop_vars(["subject", "roi", "hemisphere", "x", "y", "ceiling"])
+        .assign_coords(
+            target=[layer.capitalize() for layer in layers],
+            kind=("target", np.full(len(layers), "component", dtype=object)),
+            category=("sound", np.array(heard.categories, dtype=object)),
+        )
+    )
+
+
 RESPONSES: Mapping[str, Callable[..., xr.DataArray]] = MappingProxyType(
     {
         "nh2015-components": _components,
         "nh2015-reconstructed": _reconstructed,
         "simulated": _simulated,
+        "simulated-components": _simulated_components,
     }
 )
 
@@ -135,11 +156,12 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
 
     Parameters
     ----------
-    name : {"pepino", "stratified"}
+    name : {"pepino", "stratified", "auto"}
         The 5 folds of 33 natural sounds of Pepino et al. (2025), or folds drawn here with seed
-        0 so that every category is spread evenly.
+        0 so that every category is spread evenly. ``"auto"``: the first for sounds that it
+        covers, the second for others.
     sounds : Sounds, optional
-        What to align to; required for ``"stratified"``.
+        What to align to; required for ``"stratified"`` and ``"auto"``.
     n_folds : int
         For ``"stratified"``.
 
@@ -153,8 +175,10 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
     AlignmentError
         When a sound has no fold.
     """
+    table = pd.read_csv(_TABLES / "pepino_folds.csv", comment="#")
+    if name == "auto" and sounds is not None:
+        name = "pepino" if set(sounds.names) <= set(table["name"]) else "stratified"
     if name == "pepino":
-        table = pd.read_csv(_TABLES / "pepino_folds.csv", comment="#")
         array = xr.DataArray(
             table["fold"].to_numpy(dtype=int),
             dims="sound",
@@ -171,9 +195,9 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
                 "Use folds='stratified' for other sounds."
             )
         return array.sel(sound=list(sounds.names))
-    if name == "stratified":
+    if name in ("stratified", "auto"):
         if sounds is None:
-            raise AlignmentError("folds='stratified' needs the sounds that it is to divide")
+            raise AlignmentError(f"folds={name!r} needs the sounds that it is to divide")
         splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
         fold = np.empty(len(sounds), dtype=int)
         labels = np.array(sounds.categories)
@@ -181,4 +205,4 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
             fold[test] = k
         coords = {"sound": np.array(sounds.names, dtype=object)}
         return xr.DataArray(fold, dims="sound", coords=coords, name="fold")
-    raise UnknownNameError("set of folds", name, ["pepino", "stratified"])
+    raise UnknownNameError("set of folds", name, ["auto", "pepino", "stratified"])

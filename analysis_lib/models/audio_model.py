@@ -32,6 +32,8 @@ class AudioModel:
         In Hz.
     layers : tuple of str
         First to last.
+    extra_layers : tuple of str
+        Further layers, given when they are asked for by name.
     min_samples : int
         Shortest sound that gives at least one frame in every layer.
     unused_tensors : tuple of str
@@ -41,6 +43,7 @@ class AudioModel:
     """
 
     code_version = "1"
+    extra_layers: tuple[str, ...] = ()
     min_samples = 1
     unused_tensors: tuple[str, ...] = ()
 
@@ -78,6 +81,20 @@ class AudioModel:
     def from_published(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Rename published tensors to the names of :attr:`network`; by default they agree."""
         return dict(tensors)
+
+    def accept_settings(self, settings: Mapping[str, object]) -> None:
+        """Check, or adopt, the settings that a published file holds beside its weights.
+
+        Parameters
+        ----------
+        settings : mapping
+            Text, numbers, and lists and mappings of these; empty where the file has none.
+
+        Raises
+        ------
+        WeightsError
+            When they are not those of this model.
+        """
 
     # -- what everybody uses --------------------------------------------------------------
 
@@ -193,10 +210,11 @@ class AudioModel:
     def _checked_layers(self, layers: Collection[str] | None) -> tuple[str, ...]:
         if layers is None:
             return self.layers
+        known = self.layers + self.extra_layers
         for layer in layers:
-            if layer not in self.layers:
-                raise UnknownNameError(f"layer of {self.card.name}", layer, self.layers)
-        return tuple(layer for layer in self.layers if layer in set(layers))
+            if layer not in known:
+                raise UnknownNameError(f"layer of {self.card.name}", layer, known)
+        return tuple(layer for layer in known if layer in set(layers))
 
     def _check_finite(self, output: torch.Tensor, layer: str, rows: list[int]) -> None:
         finite = torch.isfinite(output.flatten(1)).all(dim=1)

@@ -44,6 +44,8 @@ class KaldiSpectrogram(nn.Module):
         Smallest value that enters the logarithm.
     log_offset : float
         Added before the logarithm.
+    n_fft : int, optional
+        Length of the transform; by default the next power of two. Narrow mel filters need more.
     """
 
     def __init__(
@@ -60,21 +62,18 @@ class KaldiSpectrogram(nn.Module):
         power: int = 2,
         log_floor: float | None = FLOAT32_EPS,
         log_offset: float = 0.0,
+        n_fft: int | None = None,
     ):
         super().__init__()
         self.frame_length, self.frame_shift = frame_length, frame_shift
         self.preemphasis, self.remove_dc = preemphasis, remove_dc
         self.power, self.log_floor, self.log_offset = power, log_floor, log_offset
-        self.n_fft = 2 ** math.ceil(math.log2(frame_length))
+        self.n_fft = n_fft or 2 ** math.ceil(math.log2(frame_length))
         self.register_buffer("taper", _table(_window(window, frame_length)), persistent=False)
         filters = None
         if n_mels is not None:
             filters = _table(kaldi_mel(sample_rate, self.n_fft, n_mels, fmin, fmax))
         self.register_buffer("filters", filters, persistent=False)
-
-    def n_frames(self, n_samples: int) -> int:
-        """Number of whole windows in a sound."""
-        return max(0, 1 + (n_samples - self.frame_length) // self.frame_shift)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Log spectrogram.
@@ -87,6 +86,7 @@ class KaldiSpectrogram(nn.Module):
         Returns
         -------
         tensor of shape (batch, frame, mel) or (batch, frame, bin)
+            Computed in the precision of ``waveforms``.
         """
         frames = waveforms.unfold(-1, self.frame_length, self.frame_shift)
         if self.remove_dc:
@@ -95,11 +95,11 @@ class KaldiSpectrogram(nn.Module):
         if self.preemphasis:
             before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - self.preemphasis * before
-        spectrum = torch.fft.rfft(frames * self.taper, n=self.n_fft).abs()
+        spectrum = torch.fft.rfft(frames * self.taper.to(frames), n=self.n_fft).abs()
         if self.power == 2:
             spectrum = spectrum.square()
         if self.filters is not None:
-            spectrum = spectrum @ self.filters
+            spectrum = spectrum @ self.filters.to(spectrum)
         if self.log_floor is not None:
             spectrum = spectrum.clamp(min=self.log_floor)
         log = (spectrum + self.log_offset).log() if self.log_offset else spectrum.log()

@@ -1,5 +1,6 @@
 """Finding and loading models by name."""
 
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
@@ -114,12 +115,15 @@ def load(
     if untrained and (permuted or checkpoint):
         raise ParameterError("untrained=True takes neither a checkpoint nor permuted=True")
     resolved = resolve_device(device)
-    with torch.random.fork_rng(devices=[]):
+    if entry.kind == "published" and not untrained:
+        checkpoint = checkpoint or weights.locate(entry)
+    with (
+        torch.random.fork_rng(devices=[]),
+        weights.parameters_unfilled() if checkpoint is not None else nullcontext(),
+    ):
         torch.manual_seed(seed)
         model = family_class(entry.family)(entry)
-    if entry.kind == "published" and not untrained:
-        weights.load_published(model, checkpoint or weights.locate(entry))
-    elif checkpoint is not None:
+    if checkpoint is not None:
         weights.load_published(model, checkpoint)
     if permuted:
         weights.permute(model, seed)

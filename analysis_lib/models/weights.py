@@ -1,39 +1,84 @@
 """Reading published checkpoints: strictly, and without running anything they contain."""
 
+import json
 import pickle
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..data import fetch
-from ..errors import DataError, WeightsError
+from ..errors import DataError, WeightsError, WeightsNotice
 from ..paths import atomic_path, cache_dir, file_sha256
 from ..pickles import CONTAINERS, NUMPY, RestrictedUnpickler
 from .audio_model import AudioModel
 from .cards import ModelCard
 
-__all__ = ["load_exactly", "load_published", "locate", "permute", "read_checkpoint"]
+__all__ = [
+    "check_settings",
+    "check_tied",
+    "load_exactly",
+    "load_published",
+    "locate",
+    "parameters_unfilled",
+    "permute",
+    "read_checkpoint",
+]
 
 
 def locate(card: ModelCard) -> Path:
     """Path of a card's published checkpoint: mirror first, then cache, then the network.
 
-    Looked up as ``models/<name>/<checkpoint>`` below ``BRAINBOOK_DATA`` and the cache.
+    Looked up as ``models/<name>/<checkpoint>`` below ``BRAINBOOK_DATA`` and the cache. Where the
+    card names several files (separated by spaces), it is the folder that holds them all.
 
     Raises
     ------
     MissingDataError
         Says which file, from where, how large, and where to put it by hand.
     """
-    return fetch.fetch_checkpoint(
-        card.name, card.checkpoint, card.source, card.sha256, card.download_mb
-    )
+    files = card.checkpoint.split()
+    if len(files) < 2:
+        return fetch.fetch_checkpoint(
+            card.name, card.checkpoint, card.source, card.sha256, card.download_mb
+        )
+    paths = [
+        fetch.fetch_checkpoint(card.name, file, card.source, sha256, card.download_mb)
+        for file, sha256 in zip_longest(files, card.sha256.split(), fillvalue="")
+    ]
+    return paths[0].parent
+
+
+@contextmanager
+def parameters_unfilled() -> Iterator[None]:
+    """Build networks whose parameters have shapes but no storage and draw no random numbers.
+
+    For networks that a checkpoint is about to fill: :func:`load_exactly` then takes over the
+    tensors of the checkpoint without a copy. Buffers are computed as always. A parameter that
+    nothing fills stays on the meta device and cannot compute.
+    """
+
+    def unfilled(module, name, parameter):
+        if parameter is None or parameter.is_meta:
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(unfilled)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def load_published(model: AudioModel, path: str | Path) -> None:
@@ -53,7 +98,9 @@ def load_published(model: AudioModel, path: str | Path) -> None:
     WeightsError
         Naming every tensor that is missing, left over or of the wrong shape.
     """
-    tensors = model.from_published(read_checkpoint(path))
+    published, settings = _read(Path(path))
+    model.accept_settings(settings)
+    tensors = model.from_published(published)
     load_exactly(model.network, tensors, unused=model.unused_tensors, source=path)
     model.__dict__.pop("weights_sha256", None)
 
@@ -105,11 +152,75 @@ def load_exactly(
         if names
     ]
     if problems:
-        raise WeightsError(f"{source} does not fit the network. {'. '.join(problems)}.")
-    with torch.no_grad():
-        for name, target in wanted.items():
-            if name in tensors:
-                target.copy_(tensors[name])
+        stranger = "It is the checkpoint of another model: hardly any name is one of this network. "
+        hint = stranger if 2 * len(missing) > len(wanted) else ""
+        raise WeightsError(f"{source} does not fit the network. {hint}{'. '.join(problems)}.")
+    unfilled = any(target.is_meta for target in wanted.values())
+    fitting = {
+        name: tensors[name].to(target.dtype).contiguous()
+        for name, target in wanted.items()
+        if name in tensors
+    }
+    network.load_state_dict(fitting, strict=False, assign=unfilled)
+
+
+def check_settings(
+    model: AudioModel, found: Mapping[str, object], expected: Mapping[str, object]
+) -> None:
+    """Refuse a checkpoint that says of itself that it is of another network.
+
+    Parameters
+    ----------
+    model : AudioModel
+        For messages.
+    found : mapping
+        What the checkpoint says; entries that are not expected are not looked at.
+    expected : mapping
+        What it must say where it says anything.
+
+    Raises
+    ------
+    WeightsError
+    """
+    wrong = [
+        f"{name} = {found[name]!r} (should be {value!r})"
+        for name, value in expected.items()
+        if name in found and found[name] != value
+    ]
+    if wrong:
+        raise WeightsError(
+            f"the checkpoint is not one of {model.card.name}. Its settings say {', '.join(wrong)}."
+        )
+
+
+def check_tied(tensors: Mapping[str, torch.Tensor], pattern: str) -> None:
+    """Warn when copies of what should be one tensor differ.
+
+    Parameters
+    ----------
+    tensors : mapping of str to tensor
+        By published name, first layer first.
+    pattern : str
+        Regular expression (full match); names with the same first group are copies.
+
+    Warns
+    -----
+    WeightsNotice
+        A network that shares one module between its layers ends up with the last copy.
+    """
+    first: dict[str, torch.Tensor] = {}
+    different = []
+    for name, tensor in tensors.items():
+        match = re.fullmatch(pattern, name)
+        if match and not torch.equal(first.setdefault(match[1], tensor), tensor):
+            different.append(name)
+    if different:
+        notice = WeightsNotice(
+            f"{different[0]} and {len(different) - 1} more tensors differ from their copies in "
+            "the first layer, though the network has one tensor for all layers. The last copy "
+            "is used everywhere, as the original code does."
+        )
+        warnings.warn(notice, stacklevel=3)
 
 
 def permute(model: AudioModel, seed: int = 0) -> None:
@@ -132,7 +243,8 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     Parameters
     ----------
     path : path
-        ``.safetensors``; a torch file (read with ``weights_only=True``); a torch file pickled
+        ``.safetensors``; a folder of Hugging Face, or with one ``.ckpt`` file per part of the
+        network; a torch file (read with ``weights_only=True``); a torch file pickled
         with dill and holding objects of other packages, or a ``.npy`` of pickled arrays (both
         read by an unpickler that builds tensors, arrays and containers and nothing else).
         Files of the last two kinds are converted once to safetensors in the cache.
@@ -148,50 +260,118 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     WeightsError
         When the file is damaged, or holds anything that would have to be executed.
     """
-    path = Path(path)
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    """Tensors of a checkpoint, and the plain settings that came in the same file."""
+    if path.is_dir():
+        return _read_folder(path)
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {path}")
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+        return _read_safetensors(path)
     converted = cache_dir("checkpoints", f"{file_sha256(path)}.safetensors")
-    if converted.is_file():
-        return load_file(converted)
-    tensors = _innermost_tensors(_read_torch(path), path)
-    with atomic_path(converted) as temporary:
-        save_file(
-            {name: tensor.clone().contiguous() for name, tensor in tensors.items()}, temporary
+    if not converted.is_file():
+        content = _read_torch(path)
+        tensors = _innermost_tensors(content, path)
+        with atomic_path(converted) as temporary:
+            save_file(
+                {name: tensor.clone().contiguous() for name, tensor in tensors.items()},
+                temporary,
+                metadata={"settings": json.dumps(_plain_settings(content))},
+            )
+    return _read_safetensors(converted)
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    """Tensors of a Hugging Face folder, or of one file per part, under the name of the part."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return _read(folder / name)
+    shards = sorted(folder.glob("model-*-of-*.safetensors"))
+    if shards:
+        return {k: v for shard in shards for k, v in _read(shard)[0].items()}, {}
+    parts = {
+        f"{part.stem}.{name}": tensor
+        for part in sorted(folder.glob("*.ckpt"))
+        for name, tensor in _read(part)[0].items()
+    }
+    if not parts:
+        raise WeightsError(
+            f"{folder} holds neither model.safetensors nor pytorch_model.bin nor *.ckpt files"
         )
-    return tensors
+    return parts, {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return load_file(path), json.loads(metadata.get("settings", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _plain_settings(content: object) -> dict[str, object]:
+    """Entries beside the weights that are text, numbers, or lists and mappings of these."""
+    settings = {}
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            continue
+        settings[str(key)] = value
+    return settings
 
 
 # Training bookkeeping that comes along in published checkpoints and is left unbuilt.
-_BOOKKEEPING = ("torch.optim.", "dill.", "robustness.", "cox.", "argparse.", "pytorch_lightning.")
+_BOOKKEEPING = (
+    "torch.optim.", "dill.", "robustness.", "cox.", "argparse.", "pytorch_lightning.",
+    "omegaconf.", "deepspeech_pytorch.", "typing.", "collections.defaultdict",
+    # Names of plain types, as Python 3 and, in older protocols, Python 2 call them.
+    "builtins.int", "builtins.float", "builtins.str", "builtins.bool",
+    "__builtin__.long", "__builtin__.int", "__builtin__.float", "__builtin__.unicode",
+    "__builtin__.bool",
+    # dill's name for the globals of a script.
+    "builtins.__main__", "__builtin__.__main__",
+)  # fmt: skip
+
+
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def _read_torch(path: Path) -> object:
     """Contents of a torch or NumPy pickle, by the strictest reader that can."""
     if path.suffix == ".npy":
         with open(path, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            np.lib.format._read_array_header(stream, version)
+            try:
+                version = np.lib.format.read_magic(stream)
+                _NPY_HEADERS[version](stream)
+            except (ValueError, KeyError) as error:
+                raise WeightsError(f"{path} is not a readable .npy file: {error}") from error
             content = _restricted(stream, path)
         return content.item() if isinstance(content, np.ndarray) else content
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         if not zipfile.is_zipfile(path):
             raise WeightsError(f"{path} is not a readable torch checkpoint: {error}") from error
     with zipfile.ZipFile(path) as archive:
         (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         folder = pickled.removesuffix("data.pkl")
 
+        @cache  # tensors that share a storage go on sharing it
+        def stored(kind, key):
+            raw = bytearray(archive.read(f"{folder}data/{key}"))
+            return torch.frombuffer(raw, dtype=kind) if raw else torch.empty(0, dtype=kind)
+
         def storage(identifier):
             _, kind, key, _, n_items = identifier
-            raw = bytearray(archive.read(f"{folder}data/{key}"))
-            return torch.frombuffer(raw, dtype=kind)[:n_items] if n_items else torch.empty(0)
+            return stored(kind, key)[:n_items]
 
         with archive.open(pickled) as stream:
             return _restricted(stream, path, storage)
@@ -221,13 +401,29 @@ def _restricted(stream, path: Path, persistent=None) -> object:
     }  # fmt: skip
     try:
         return RestrictedUnpickler(stream, str(path), allowed, _BOOKKEEPING, persistent).load()
-    except (DataError, pickle.UnpicklingError, EOFError) as error:
+    except DataError as error:
         raise WeightsError(str(error)) from error
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
+        raise WeightsError(f"{path} is not a readable checkpoint: {error}") from error
 
 
 def _innermost_tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
     """Walk down the usual wrappers to the mapping that holds the tensors."""
     while isinstance(content, Mapping):
+        wrappers = ("state_dict", "model", "params")
+        inner = [content[key] for key in wrappers if isinstance(content.get(key), Mapping)]
+        if inner:
+            content = inner[0]
+            continue
         tensors = {
             str(name): torch.as_tensor(value)
             for name, value in content.items()
@@ -237,8 +433,19 @@ def _innermost_tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
             if all(name.startswith("module.") for name in tensors):
                 return {name.removeprefix("module."): value for name, value in tensors.items()}
             return tensors
-        inner = [content[key] for key in ("state_dict", "model", "params") if key in content]
-        if not inner:
-            break
-        content = inner[0]
+        parts = _tensors_of_parts(content)
+        if parts:
+            return parts
+        break
     raise WeightsError(f"{path} holds no mapping of names to tensors")
+
+
+def _tensors_of_parts(content: Mapping) -> dict[str, torch.Tensor]:
+    """Tensors of a mapping with one mapping per part of the network, as ``part.name``."""
+    return {
+        f"{part}.{name}": torch.as_tensor(value)
+        for part, tensors in content.items()
+        if isinstance(tensors, Mapping)
+        for name, value in tensors.items()
+        if isinstance(value, (torch.Tensor, np.ndarray))
+    }

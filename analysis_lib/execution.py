@@ -1,0 +1,341 @@
+"""Running chapters with parameters, and building the book from them."""
+
+import ast
+import io
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tokenize
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin
+
+import jupytext
+import nbformat
+import papermill
+
+from .errors import BrainbookError, ParameterError, UnknownNameError
+from .paths import (
+    atomic_path,
+    cache_dir,
+    content_key,
+    file_sha256,
+    project_root,
+    results_dir,
+    source_sha256,
+)
+
+__all__ = [
+    "ChapterError",
+    "Parameter",
+    "build_book",
+    "chapter_parameters",
+    "chapters",
+    "profiles",
+    "run",
+]
+
+log = logging.getLogger("brainbook")
+
+TIMEOUT = 3600  # seconds that one cell may take
+
+
+class ChapterError(BrainbookError):
+    """A chapter that stopped with an error."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One entry of a chapter's parameters cell."""
+
+    name: str
+    type: type | UnionType
+    default: object
+    help: str
+
+    def check(self, value: object) -> object:
+        """Give the value back if it has the right type, else raise ParameterError."""
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if not _is_instance(value, self.type):
+            raise ParameterError(
+                f"parameter {self.name!r} must be {_type_name(self.type)}, "
+                f"not {value!r} ({type(value).__name__}). {self.help}"
+            )
+        return value
+
+
+def chapters() -> dict[str, Path]:
+    """Chapters of the book in reading order: name to notebook."""
+    files = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.py"))
+    return {file.stem.split("_", 1)[1]: file for file in files}
+
+
+def profiles() -> list[str]:
+    """Names of the profiles: how real a run is."""
+    return ["demo", *(name for name in _presets() if name != "demo")]
+
+
+def chapter_parameters(chapter: str) -> dict[str, Parameter]:
+    """Parameters of a chapter with types, defaults and explanations."""
+    cells = jupytext.read(_notebook(chapter)).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    if len(tagged) != 1:
+        raise ChapterError(f"chapter {chapter!r} must have one cell tagged 'parameters'")
+    source = tagged[0].source
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found = {}
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.AnnAssign):
+            name = statement.target.id
+            kind = eval(ast.unparse(statement.annotation), {})  # our own source: list[str], int …
+            explanation = comments.get(statement.end_lineno, "")
+            found[name] = Parameter(name, kind, ast.literal_eval(statement.value), explanation)
+    return found
+
+
+def run(
+    chapter: str,
+    parameters: Mapping[str, object] | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Execute a chapter.
+
+    Parameters
+    ----------
+    chapter : str
+        Its name (``"encoding"``), number (``"02"``) or file stem (``"02_encoding"``).
+    parameters : mapping, optional
+        Values that replace the chapter's own. ``profile`` chooses the starting point.
+    out : path, optional
+        Where to put the executed notebook; by default ``<results>/chapters/``.
+    force : bool
+        Execute even when an execution of the same content is there.
+
+    Returns
+    -------
+    Path
+        The executed notebook.
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown chapter, profile or parameter, with the nearest names.
+    ParameterError
+        For a value of the wrong type.
+    ChapterError
+        When a cell fails; the notebook up to there is kept.
+    """
+    source = _notebook(chapter)
+    values = _resolved(chapter, dict(parameters or {}))
+    key = content_key(
+        source.read_text(encoding="utf-8"), values, source_sha256(), _environment_sha256()
+    )
+    executed = cache_dir("chapters", f"{source.stem}-{key}.ipynb")
+    if executed.is_file() and not force:
+        log.info("reused chapter %s: nothing it depends on has changed", source.stem)
+    else:
+        log.info("executing chapter %s: not executed with this content before", source.stem)
+        _execute(source, values, executed)
+    target = Path(out) if out else results_dir() / "chapters" / executed.name
+    with atomic_path(target) as temporary:
+        shutil.copyfile(executed, temporary)
+    return target
+
+
+def build_book(profile: str = "demo", force: bool = False) -> Path:
+    """Execute every chapter in a profile and render the book.
+
+    Parameters
+    ----------
+    profile : str
+        One of :func:`profiles`.
+    force : bool
+        Execute and render even when nothing has changed.
+
+    Returns
+    -------
+    Path
+        The book's first page.
+    """
+    root = project_root()
+    folder = root / "book" / "chapters"
+    for source in chapters().values():
+        run(source.stem, {"profile": profile}, folder / f"{source.stem}.ipynb", force)
+    wanted = {source.stem for source in chapters().values()}
+    for stale in folder.glob("*.ipynb"):
+        if stale.stem not in wanted:
+            stale.unlink()
+    _write_status(folder, profile)
+    return _render(root, force)
+
+
+def _render(root: Path, force: bool) -> Path:
+    """Call Jupyter Book, unless the pages are those of the same sources."""
+    sources = [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]
+    key = content_key(
+        {str(file.relative_to(root)): file_sha256(file) for file in sources if file.is_file()},
+        _environment_sha256(),
+    )
+    html = root / "_build" / "html"
+    stamp, index = html / ".content-key", html / "index.html"
+    if not force and index.is_file() and stamp.is_file() and stamp.read_text() == key:
+        log.info("reused the rendered book: no page has changed")
+        return index
+    call = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", call, "build", str(root), "-W", "--keep-going", "--all"]
+    reply = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    if reply.returncode != 0:
+        report = reply.stdout[-3000:] + reply.stderr[-3000:]
+        raise ChapterError(f"Jupyter Book could not build the pages:\n{report}")
+    stamp.write_text(key)
+    return index
+
+
+def _notebook(chapter: str) -> Path:
+    found = chapters()
+    for name, file in found.items():
+        if chapter in (name, file.stem, file.stem[:2]):
+            return file
+    raise UnknownNameError("chapter", chapter, found)
+
+
+@lru_cache(maxsize=1)
+def _presets() -> dict[str, dict[str, dict]]:
+    """Profile to chapter to parameters."""
+    return tomllib.loads((project_root() / "notebooks" / "profiles.toml").read_text())
+
+
+def _resolved(chapter: str, given: dict[str, object]) -> dict[str, object]:
+    """All parameters of a run: the chapter's own, under the profile's, under those given."""
+    known = chapter_parameters(chapter)
+    profile = given.get("profile", "demo")
+    if profile not in profiles():
+        raise UnknownNameError("profile", profile, profiles())
+    preset = _presets().get(profile, {}).get(_notebook(chapter).stem.split("_", 1)[1], {})
+    values = {name: parameter.default for name, parameter in known.items()}
+    for name, value in {**preset, **given}.items():
+        if name not in known:
+            raise UnknownNameError(f"parameter of chapter {chapter!r}", name, known)
+        values[name] = known[name].check(value)
+    return values
+
+
+def _execute(source: Path, values: dict, executed: Path) -> None:
+    notebook = jupytext.read(source)
+    started = time.perf_counter()
+    partial = executed.with_suffix(".failed.ipynb")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    before = {name: os.environ.get(name) for name in quiet}
+    os.environ.update(quiet)
+    try:
+        result = papermill.execute_notebook(
+            notebook,
+            partial,
+            parameters=values,
+            cwd=project_root(),
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=TIMEOUT,
+            extra_arguments=["--log-level=ERROR"],  # ipykernel warns about every local kernel
+        )
+    except papermill.PapermillExecutionError as error:
+        raise ChapterError(
+            f"chapter {source.stem} stopped in cell {error.exec_count}: {error.ename}: "
+            f"{error.evalue}\nThe notebook up to there: {partial}"
+        ) from None
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    record = {
+        "chapter": source.stem,
+        "parameters": values,
+        "seconds": round(time.perf_counter() - started, 1),
+        "executed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    with atomic_path(executed) as temporary:
+        nbformat.write(_normalised(result, record), temporary)
+    partial.unlink(missing_ok=True)
+
+
+def _normalised(notebook: nbformat.NotebookNode, record: dict) -> nbformat.NotebookNode:
+    """Drop what differs between two runs of one content: times, identifiers, stderr, paths."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["brainbook"] = record
+    kept = []
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:03d}"
+        for volatile in ("papermill", "execution"):
+            cell.metadata.pop(volatile, None)
+        if cell.cell_type == "code":
+            # Readers unfold the code that they want to see; the parameters stay in sight.
+            if "parameters" not in cell.metadata.setdefault("tags", []):
+                cell.metadata["tags"].append("hide-input")
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        kept.append(cell)
+    notebook.cells = kept
+    return notebook
+
+
+def _write_status(folder: Path, profile: str) -> None:
+    """Page with run times, versions, device and data of the chapters just executed."""
+    from .results import provenance
+
+    history = provenance()
+    lines = [
+        "# Status",
+        "",
+        f"This copy of the book was executed in the profile **{profile}**, with Python "
+        f"{history['python']} on {history['platform']}, from commit `{history['commit']}`.",
+        "",
+        "| Chapter | Executed | Seconds | Data set |",
+        "| --- | --- | ---: | --- |",
+    ]
+    for source in chapters().values():
+        record = nbformat.read(folder / f"{source.stem}.ipynb", 4).metadata["brainbook"]
+        dataset = record["parameters"].get("dataset", "")
+        lines.append(
+            f"| [{source.stem}]({source.stem}.ipynb) | {record['executed']} | "
+            f"{record['seconds']} | {dataset} |"
+        )
+    lines += ["", "| Package | Version |", "| --- | --- |"]
+    lines += [f"| {name} | {number} |" for name, number in history["versions"].items()]
+    with atomic_path(folder / "status.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+@lru_cache(maxsize=1)
+def _environment_sha256() -> str:
+    return file_sha256(project_root() / "requirements.txt")
+
+
+def _is_instance(value: object, kind) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_is_instance(value, option) for option in get_args(kind))
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        return isinstance(value, list) and all(_is_instance(entry, item) for entry in value)
+    if kind in (int, float):
+        numbers = (int,) if kind is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _type_name(kind) -> str:
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)

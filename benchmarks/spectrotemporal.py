@@ -1,0 +1,143 @@
+"""Speed of the SpectroTemporal baseline against a literal transcription of its definition.
+
+    python benchmarks/spectrotemporal.py [--repeats 5] [--device auto]
+
+Both run side by side on the same two-second sound, in single precision. The transcription
+multiplies the cochleagram's two-dimensional transform by each of the 111 transfer functions, one
+filter at a time (all at once is slower: each copy takes 0.4 GB). Medians are printed, and the
+largest difference between the two results.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from analysis_lib import models
+from analysis_lib.device import resolve_device
+from analysis_lib.models.cochleagram import cochlear_filters, normalize_level
+
+N_CHANNELS, N_FRAMES, N_SAMPLES = 211, 390, 40_000
+
+
+class LiteralTranscription:
+    """The published steps, one by one, with full complex transforms."""
+
+    def __init__(self, device):
+        position = (np.arange(1001) - 500.5) / 100
+        kernel = np.sinc(position) / 100 * np.kaiser(1001, 5)
+        self.kernel = torch.tensor(kernel, dtype=torch.float32, device=device)[None, None]
+        self.cochlear = torch.tensor(
+            cochlear_filters(N_SAMPLES), dtype=torch.complex64, device=device
+        )
+        self.modulation = torch.stack([
+            torch.tensor(modulation_filter(scale, rate, sign), dtype=torch.complex64)
+            for sign in (-1, 1)
+            for scale in (0, 0.0625, 0.125, 0.25, 0.5, 1, 2)
+            for rate in (0, 0.5, 1, 2, 4, 8, 16, 32, 64)
+            if sign == -1 or (scale and rate)
+        ]).to(device)  # fmt: skip
+
+    def cochleagram(self, wave):
+        """(time,) -> (211, 390)."""
+        product = torch.fft.rfft(wave.clamp(-1, 1)) * self.cochlear
+        padded = torch.nn.functional.pad(product, (0, N_SAMPLES - product.shape[-1]))
+        subbands = torch.fft.ifft(padded)
+        envelopes = (subbands.real**2 + subbands.imag**2).clamp(min=1e-16).sqrt()
+        frames = torch.nn.functional.conv1d(envelopes[:, None], self.kernel, stride=100)[:, 0]
+        return (frames.clamp(min=0) + 1e-8) ** 0.3
+
+    def power(self, cochleagram):
+        """(211, 390) -> (111, 211)."""
+        padded = torch.nn.functional.pad(100 * cochleagram, (0, 2 * N_FRAMES, 0, N_CHANNELS))
+        spectrum = torch.fft.fft2(padded)
+        outputs = []
+        for transfer in self.modulation:
+            filtered = torch.fft.ifft2(spectrum * transfer)[:N_CHANNELS, :N_FRAMES].real
+            outputs.append((filtered**2).clamp(min=1e-8).mean(dim=1))
+        return torch.stack(outputs)
+
+
+def modulation_filter(scale, rate, sign):
+    """Transfer function of one filter, shape (422, 1170)."""
+    n_time, n_spec = 3 * N_FRAMES, 2 * N_CHANNELS
+    temporal = np.eye(1, n_time)[0].astype(complex)
+    if rate:
+        t = rate * np.arange(N_FRAMES) / 200
+        h = np.sin(2 * np.pi * t) * t**2 * np.exp(-3.5 * t)
+        temporal = np.fft.fft(h - h.mean(), n_time)
+        temporal /= np.abs(temporal).max()
+        if rate == 64:
+            middle = n_time // 2 + 1
+            gain = np.abs(temporal)
+            passed = slice(gain[:middle].argmax(), middle + gain[middle:].argmax())
+            temporal[passed] = np.exp(1j * np.angle(temporal[passed]))
+    spectral = np.eye(1, n_spec)[0]
+    if scale:
+        q = (6 * np.arange(N_CHANNELS + 1) / n_spec / scale) ** 2
+        gain = q * np.exp(-q) * np.e
+        gain /= gain.max()
+        if scale == 2:
+            gain[gain.argmax() :] = 1
+        spectral = np.concatenate([gain, gain[-2:0:-1]])
+    plane = np.outer(spectral, temporal)
+    if rate and scale:
+        f_time, f_spec = np.sign(np.fft.fftfreq(n_time)), np.sign(np.fft.fftfreq(n_spec))
+        f_time[n_time // 2] = f_spec[N_CHANNELS] = 0
+        plane[f_spec[:, None] * f_time * sign < 0] = 0
+    return plane
+
+
+def median_seconds(functions, repeats, device):
+    """Median time of each function, taken in turns so that all meet the same machine."""
+    times = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:  # the first is a warm-up
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+@torch.inference_mode()
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+
+    literal = LiteralTranscription(device)
+    transform, bank = models.load("spectrotemporal", device=device).network
+    wave = 0.1 * torch.randn(1, N_SAMPLES, generator=torch.Generator().manual_seed(0))
+    wave = normalize_level(wave.to(device))
+    cochleagram = transform(wave)
+    seconds = median_seconds(
+        {
+            "cochleagram, literal": lambda: literal.cochleagram(wave[0]),
+            "cochleagram": lambda: transform(wave),
+            "modulation power, literal": lambda: literal.power(cochleagram[0]),
+            "modulation power": lambda: bank(cochleagram),
+            "whole model, literal": lambda: literal.power(literal.cochleagram(wave[0])),
+            "whole model": lambda: bank(transform(wave)),
+        },
+        arguments.repeats,
+        device,
+    )
+    print(f"one sound of 2 s, {device}, {torch.get_num_threads()} thread(s)")
+    for part in ("cochleagram", "modulation power", "whole model"):
+        slow, fast = seconds[f"{part}, literal"], seconds[part]
+        print(f"{part:18s} {1e3 * slow:8.1f} ms literal {1e3 * fast:8.1f} ms {slow / fast:6.1f} x")
+    expected, result = literal.power(literal.cochleagram(wave[0])), bank(transform(wave))[0]
+    difference = ((result - expected).abs() / expected.clamp(min=1e-3)).max()
+    print(f"largest difference, relative above 1e-3: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

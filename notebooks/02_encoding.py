@@ -1,0 +1,201 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. From features to brain responses
+#
+# If a model hears as the brain does, the brain's responses should be readable from the model's
+# features. An *encoding model* puts that to a test: fit a linear map from features to a voxel's
+# response on some sounds, predict the response to others, compare. This chapter re-derives the
+# voxel-wise and component-wise regression of {cite:t}`pepino2025better`.
+
+# %%
+# %matplotlib inline
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from analysis_lib import data, encoding, extraction, figures, results
+
+figures.use_style()
+
+# %% tags=["parameters"]
+profile: str = "demo"  # how real: demo, natsound or paper
+dataset: str = "simulated-components"  # a few targets to look at one by one
+voxels: str = "simulated"  # many targets: voxels
+models: list[str] = ["log-mel", "mfcc", "small-cnn", "planted"]  # which models to compare
+folds: str = "auto"  # which cross-validation folds: auto, pepino or stratified
+extend: str = "greedy"  # penalties beyond the grid: greedy (the paper's rule) or none
+n_shuffles: int = 40  # shuffles for the null distribution
+cortical_maps: bool = False  # draw the components on the cortical surface (real data only)
+seed: int = 0  # for the shuffles
+device: str = "auto"  # where to compute: auto, cpu, cuda or mps
+
+# %% [markdown]
+# ## The responses
+#
+# {cite:t}`normanhaignere2015distinct` found that the responses of eleven thousand voxels of human
+# auditory cortex to 165 natural sounds are, to a good approximation, mixtures of only six response
+# profiles, the *components*: four that follow acoustics (low and high frequencies, broadband
+# events, pitch), one for speech and one for music. Profiles and mixing weights are public; the
+# voxels measured in single subjects come in the next chapter. Until then the product of profiles
+# and weights stands in for voxels. It has as many columns as there were voxels, but rank six, no
+# noise and no subjects: it can rank models, it cannot say how much of the *measured* response they
+# explain.
+#
+# In the demo the cortex is simulated. Each of its areas listens to one of three planted layers
+# (`spectrum`, `modulation`, `conjunction`), so that we know what an analysis should find; and the
+# planted layers enter the comparison as if they were a model.
+
+# %%
+responses = {name: data.responses(name) for name in (dataset, voxels)}
+heard = {name: data.sounds(name) for name in responses}
+fold_of = {name: data.folds(folds, heard[name]) for name in responses}
+for name, array in responses.items():
+    print(f"{name}: {dict(array.sizes)}, {len(np.unique(fold_of[name]))} folds")
+
+# %% [markdown]
+# ## The method
+#
+# For every voxel $v$ and outer fold, the layer $l$ and the penalty $\alpha$ of a ridge regression
+#
+# $$\hat w = \arg\min_w \lVert y_v - X_l w \rVert^2 + \alpha \lVert w \rVert^2$$
+#
+# are chosen **together**, by cross-validation inside the other folds; then the model is refitted on
+# all of those and predicts the held-out sounds. The score is the squared correlation of measured
+# and predicted responses over all sounds, with negative correlations counted as zero. Where the
+# best penalty lies at an end of the grid the search goes on beyond it, by factors of two.
+#
+# Done literally that is two thousand regressions per voxel. With fewer sounds than units it can be
+# done in the space of sounds: one eigendecomposition per training set serves every voxel and every
+# penalty. The tests compare the result with a literal transcription.
+
+# %%
+features = {
+    (name, model): extraction.features(model, heard[name], device=device)
+    for name in responses
+    for model in models
+}
+encoded = {
+    (name, model): results.cached(
+        "encoding",
+        encoding.nested_cv_ridge,
+        {"dataset": name, "model": model},
+        features=layers,
+        responses=responses[name],
+        folds=fold_of[name],
+        extend=extend,
+        device=device,
+    )
+    for (name, model), layers in features.items()
+}
+
+# %% [markdown]
+# ## Which component does which model predict?
+
+# %%
+tables = [encoded[dataset, model]["score"].to_dataframe() for model in models]
+scores = pd.concat(tables, keys=models, names=["model"]).reset_index()
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "Cross-validated R² of each model for each component: the squared correlation of measured and predicted responses over all sounds.", "name": "fig-components"}, "image": {"alt": "Grouped bars of R², a group per component, a bar per model."}}
+figures.plot_scores(scores);
+
+# %% [markdown]
+# ## Sound by sound
+#
+# A correlation can come from a few sounds. Here is the best model's prediction of each component,
+# a point per sound. A cloud that follows the line within one colour predicts more than the
+# category; two clumps of different colours, one low and one high, predict the category and little
+# else.
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "Measured and predicted response of each component, by the model with the highest R² for it. A point per sound, coloured by category; the line marks equality.", "name": "fig-predictions"}, "image": {"alt": "Scatter plots of predicted against measured responses, a panel per component."}}
+best = scores.loc[scores.groupby("target", sort=False)["score"].idxmax()]
+n_rows = -(-len(best) // 3)
+fig, axes = plt.subplots(n_rows, 3, figsize=(9, 3.4 * n_rows + 0.6), squeeze=False)
+for ax, row in zip(axes.flat, best.itertuples(), strict=False):
+    measured = responses[dataset].sel(target=row.target)
+    predicted = encoded[dataset, row.model]["prediction"].sel(target=row.target)
+    title = f"{row.target}, R² {row.score:.2f}\n{figures.label(row.model)}"
+    figures.plot_prediction(measured, predicted, title, ax)
+handles, kinds = axes.flat[0].get_legend_handles_labels()
+fig.legend(handles, kinds, loc="outside lower center", ncols=5);
+
+# %% [markdown]
+# ## Voxels
+#
+# The paper's summary of a model is the median R² over the voxels of each subject, then the mean
+# over subjects; the error is the standard error over subjects. Areas are kept apart where the data
+# set labels them.
+
+# %%
+grouping = "roi" if "roi" in responses[voxels].coords else "dominant_component"
+tables = [encoding.aggregate(encoded[voxels, model], grouping) for model in models]
+by_area = pd.concat(tables, keys=models, names=["model"]).reset_index()
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "Median R² over voxels, averaged over subjects, in each area (simulated or measured voxels) or in the voxels that one component dominates (reconstructed voxels). Error bars: standard error over subjects, where there are subjects.", "name": "fig-voxels"}, "image": {"alt": "Grouped bars of R², a group per area, a bar per model."}}
+ax = figures.plot_scores(by_area, across=grouping)
+ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by");
+
+# %% [markdown]
+# ## Which layer wins where?
+#
+# For a model with several layers the choice itself is a finding: in the published models, early
+# layers win in primary auditory cortex and later ones around it {cite}`tuckute2023many`. Below, for
+# the model with the most layers, how often each layer was chosen. In the demo the answer is planted.
+
+# %%
+deepest = max(reversed(models), key=lambda model: len(features[voxels, model]))
+chosen = encoded[voxels, deepest]["layer"].to_dataframe().reset_index()
+chosen = chosen[chosen[grouping] != ""]
+shares = pd.crosstab(chosen[grouping], chosen["layer"], normalize="index")
+shares = shares.reindex(columns=features[voxels, deepest].layers, fill_value=0)
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "How often each layer was chosen, over voxels and outer folds, in each area.", "name": "fig-layers"}, "image": {"alt": "Heat map of the share of voxels that choose each layer, areas in rows."}}
+figures.plot_layer_choice(shares).set_title(figures.label(deepest));
+
+# %% [markdown]
+# ## What would chance give?
+#
+# The score cannot be negative, so its mean under chance is above zero, and a model with many layers
+# has more chances. Shuffling the responses across sounds breaks every relation to the features and
+# leaves everything else, the search over layers and penalties included. All shuffles of all targets
+# go through one call.
+
+# %%
+rng = np.random.default_rng(seed)
+orders = [rng.permutation(len(heard[dataset])) for _ in range(n_shuffles)]
+shuffled = np.concatenate([responses[dataset].data[order] for order in orders], axis=1)
+null = results.cached(
+    "encoding-null",
+    encoding.nested_cv_ridge,
+    {"dataset": dataset, "model": deepest, "seed": seed},
+    features=features[dataset, deepest],
+    responses=shuffled,
+    folds=fold_of[dataset].data,
+    extend=extend,
+    device=device,
+)
+null_means = null["score"].data.reshape(n_shuffles, -1).mean(axis=1)
+means = scores.groupby("model", sort=False)["score"].mean()
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "Mean R² over components: with responses shuffled across sounds (grey, the model with the most layers), and as measured (lines).", "name": "fig-null"}, "image": {"alt": "Histogram of shuffled scores near zero and vertical lines for the models."}}
+figures.plot_null(means.to_dict(), null_means);
+
+# %%
+p = {m: (1 + (null_means >= score).sum()) / (1 + n_shuffles) for m, score in means.items()}
+pd.DataFrame(
+    {
+        "Model": [figures.label(m) for m in means.index],
+        "Mean R²": means.to_numpy().round(3),
+        "p (shuffled)": [round(p[m], 3) for m in means.index],
+    }
+).style.hide(axis="index").format(precision=3)
