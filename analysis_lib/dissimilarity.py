@@ -13,7 +13,7 @@ from .device import resolve_device
 from .errors import DataError, ParameterError, UnknownNameError
 from .ranks import spearman
 
-__all__ = ["Matrices", "compare", "rdm", "upper_triangle"]
+__all__ = ["Matrices", "compare", "embedding", "rdm", "upper_triangle"]
 
 METRICS = ("correlation", "cosine", "euclidean")
 MIN_SOUNDS = 4  # three sounds have three pairs: any ranking of them is frequent by chance
@@ -79,6 +79,42 @@ def compare(a: np.ndarray, b: np.ndarray, device: str = "auto") -> np.ndarray:
     return masked(spearman(*triangles), *triangles).cpu().numpy()
 
 
+def embedding(matrix: np.ndarray, n_dimensions: int = 2) -> np.ndarray:
+    """Place sounds so that near ones are alike: classical multidimensional scaling.
+
+    Parameters
+    ----------
+    matrix : array of shape (n_sounds, n_sounds)
+        From :func:`rdm`. All its dissimilarities are squared Euclidean distances between scaled
+        patterns, up to a factor, and are taken as such.
+    n_dimensions : int
+        At most ``n_sounds - 1``.
+
+    Returns
+    -------
+    array of shape (n_sounds, n_dimensions)
+        Centred, the widest dimension first; the largest coordinate of each is positive, so that
+        equal matrices give equal pictures.
+
+    Raises
+    ------
+    DataError
+        When the matrix holds NaN.
+    """
+    matrix = np.asarray(matrix, dtype=np.float64)
+    if not np.isfinite(matrix).all():
+        raise DataError("a dissimilarity matrix with NaN cannot be drawn as points")
+    if not 0 < n_dimensions < len(matrix):
+        raise ParameterError(f"n_dimensions must lie between 1 and {len(matrix) - 1}")
+    centred = matrix - matrix.mean(axis=0)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    variances, directions = np.linalg.eigh(-centred / 2)
+    widest = np.argsort(variances)[::-1][:n_dimensions]
+    points = directions[:, widest] * np.sqrt(variances[widest].clip(min=0))
+    largest = np.abs(points).argmax(axis=0)
+    return points * np.where(points[largest, np.arange(n_dimensions)] < 0, -1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Matrices:
     """The matrices of all layers, and of all subjects and regions, over the same sounds.
@@ -106,8 +142,9 @@ class Matrices:
         groupby = (groupby,) if isinstance(groupby, str) else tuple(groupby)
         if groupby not in (("subject",), ("subject", "roi")):
             raise ParameterError(f"groupby must be 'subject' or ('subject', 'roi'), not {groupby}")
-        placeholder = {"": np.zeros((len(responses), 1))}
-        aligned, values, names = align(features or placeholder, responses)
+        labelled = isinstance(responses, xr.DataArray)
+        n_sounds = responses.sizes.get("sound", 0) if labelled else len(responses)
+        aligned, values, names = align(features or {"": np.zeros((n_sounds, 1))}, responses)
         require_sounds(len(values))
         n_targets = values.shape[1]
         values = values if values.ndim == 3 else values[..., None]

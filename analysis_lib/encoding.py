@@ -170,16 +170,19 @@ def aggregate(result: xr.Dataset, by: str | None = None) -> pd.DataFrame:
         table["subject"] = "all"
     if by is None:
         table["group"] = "all"
+    elif by not in table:
+        raise UnknownNameError("coordinate of the targets", by, result["target"].coords)
     else:
         table = table[table[by] != ""].rename(columns={by: "group"})
-    medians = table.groupby(["group", "subject"])["score"].median().groupby("group")
+    medians = table.groupby(["group", "subject"], sort=False)["score"].median()
+    medians = medians.groupby("group", sort=False)
     n_subjects = medians.count()
     return pd.DataFrame(
         {
             "score": medians.mean(),
             "error": medians.std(ddof=0) / np.sqrt(n_subjects.where(n_subjects > 1) - 1),
             "n_subjects": n_subjects,
-            "n_targets": table.groupby("group")["score"].count(),
+            "n_targets": table.groupby("group", sort=False)["score"].count(),
         }
     ).rename_axis(by or "group")
 

@@ -4,6 +4,7 @@ import ast
 import io
 import logging
 import os
+import pprint
 import shutil
 import subprocess
 import sys
@@ -275,22 +276,41 @@ def _execute(source: Path, values: dict, executed: Path) -> None:
 
 
 def _normalised(notebook: nbformat.NotebookNode, record: dict) -> nbformat.NotebookNode:
-    """Drop what differs between two runs of one content: times, identifiers, stderr, paths."""
+    """Make two runs of one content equal, and the parameters cell show the values used.
+
+    Drops times, identifiers and stderr (progress bars, paths of this machine).
+    """
     notebook.metadata.pop("papermill", None)
     notebook.metadata["brainbook"] = record
-    kept = []
-    for number, cell in enumerate(notebook.cells):
+    kept = [
+        cell
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    for number, cell in enumerate(kept):
         cell["id"] = f"cell-{number:03d}"
         for volatile in ("papermill", "execution"):
             cell.metadata.pop(volatile, None)
-        if cell.cell_type == "code":
-            # Readers unfold the code that they want to see; the parameters stay in sight.
-            if "parameters" not in cell.metadata.setdefault("tags", []):
-                cell.metadata["tags"].append("hide-input")
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-        kept.append(cell)
+        if cell.cell_type != "code":
+            continue
+        tags = cell.metadata.setdefault("tags", [])
+        if "parameters" in tags:
+            cell.source = _with_values(record["chapter"], record["parameters"])
+        else:
+            tags.append("hide-input")  # readers unfold the code that they want to see
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.cells = kept
     return notebook
+
+
+def _with_values(chapter: str, values: Mapping[str, object]) -> str:
+    """Source of the parameters cell with the values of a run, each below its explanation."""
+    lines = []
+    for parameter in chapter_parameters(chapter).values():
+        value = pprint.pformat(values[parameter.name], width=66, compact=True)
+        lines += [f"# {parameter.help}"] if parameter.help else []
+        lines.append(f"{parameter.name}: {_type_name(parameter.type)} = {value}")
+    return "\n".join(lines)
 
 
 def _write_status(folder: Path, profile: str) -> None:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from . import data, models
 from .device import available_memory, resolve_device
 from .errors import AudioError, ParameterError, UnknownNameError
-from .paths import atomic_path, cache_dir, content_key
+from .paths import atomic_path, cache_dir, content_key, storage_errors
 
 __all__ = ["Features", "extract", "features"]
 
@@ -147,6 +147,8 @@ def extract(
     ------
     AudioError
         Naming the sound that cannot be represented.
+    StorageError
+        When the cache cannot be written or the disk is full.
     """
     if pooling not in POOLINGS:
         raise UnknownNameError("pooling", pooling, POOLINGS)
@@ -159,6 +161,8 @@ def extract(
     elif device != "auto":
         model.to(resolve_device(device))
     wanted = model.layers if layers is None else tuple(layers)
+    if not wanted:
+        raise ParameterError("layers must name at least one layer")
     for layer in wanted:
         if layer not in model.layers:
             raise UnknownNameError(f"layer of {model.card.name}", layer, model.layers)
@@ -172,8 +176,9 @@ def extract(
     else:
         log.info("computed features of %s: none stored under %s", model.card.name, run.key)
         run.to_folder(folder)
-    group = zarr.open_group(folder / "arrays", mode="r")
-    arrays = {layer: group[_array_name(wanted, layer)] for layer in wanted}
+    arrays = {
+        layer: zarr.open_array(_array_path(folder, wanted, layer), mode="r") for layer in wanted
+    }
     provenance = json.loads(finished.read_text())
     return Features(arrays, sounds.names, sounds.categories, run.key, provenance)
 
@@ -210,9 +215,11 @@ class _Extraction:
         started = time.perf_counter()
         quiet = len(missing) < 3
         for start in tqdm(missing, desc=self.model.card.name, disable=quiet, leave=False):
-            for layer, values in self._chunk(start).items():
-                array = self._array(folder, layer, values)
-                array[start : start + len(values)] = values
+            pooled = self._chunk(start)
+            with storage_errors(folder):
+                for layer, values in pooled.items():
+                    array = self._array(folder, layer, values)
+                    array[start : start + len(values)] = values
             with atomic_path(markers[start]) as temporary:
                 temporary.write_text("done")
         with atomic_path(folder / "finished.json") as temporary:
@@ -222,14 +229,16 @@ class _Extraction:
         return range(0, len(self.sounds), CHUNK)
 
     def _array(self, folder: Path, layer: str, values: np.ndarray) -> zarr.Array:
-        group = zarr.open_group(folder / "arrays", mode="a")
-        return group.require_array(
-            _array_name(self.layers, layer),
-            shape=(len(self.sounds), values.shape[1]),
-            chunks=(CHUNK, values.shape[1]),
-            dtype="float32",
-            exact=True,
-        )
+        path = _array_path(folder, self.layers, layer)
+        try:
+            return zarr.create_array(
+                path,
+                shape=(len(self.sounds), values.shape[1]),
+                chunks=(CHUNK, values.shape[1]),
+                dtype="float32",
+            )
+        except zarr.errors.ContainsArrayError:  # made for an earlier chunk, or by another process
+            return zarr.open_array(path, mode="r+")
 
     def _chunk(self, start: int) -> dict[str, np.ndarray]:
         """Pooled activations of one chunk of sounds, {layer: (n_sounds, n_units)}."""
@@ -282,5 +291,5 @@ class _Extraction:
         }
 
 
-def _array_name(layers: Collection[str], layer: str) -> str:
-    return f"layer-{list(layers).index(layer):03d}"
+def _array_path(folder: Path, layers: Collection[str], layer: str) -> Path:
+    return folder / "arrays" / f"layer-{list(layers).index(layer):03d}"

@@ -40,6 +40,8 @@ def use_style() -> None:
 
 def label(model: str) -> str:
     """Short name of a model for figures: its card's label, or the name itself."""
+    if model == "planted":
+        return "Planted truth"
     try:
         return models.card(model).label
     except UnknownNameError:

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import theilslopes
 
 from . import models
-from .errors import ParameterError, UnknownNameError
+from .errors import AudioError, ParameterError, UnknownNameError
 from .models import AudioModel
 
 __all__ = [
@@ -41,7 +41,8 @@ class HearModel(torch.nn.Module):
     ----------
     model : AudioModel
     scene_layer : str, optional
-        Layer averaged over time for scene embeddings; by default the last.
+        Layer averaged over time for scene embeddings; by default the last that takes sounds of
+        any length.
     timestamp_layer : str, optional
         Layer for timestamp embeddings; by default the last with at least 20 frames per second,
         or else the one with most. A layer without frames in time hears windows of half a
@@ -69,12 +70,22 @@ class HearModel(torch.nn.Module):
         self.sample_rate = next(
             (rate for rate in SAMPLE_RATES if rate >= model.sample_rate), SAMPLE_RATES[-1]
         )
-        self.scene_layer = scene_layer or model.layers[-1]
         self.timestamp_layer = timestamp_layer or _fine_layer(model)
         second = torch.zeros(1, self.sample_rate)
         second[0, :: self.sample_rate // 100] = 0.1
+        self.scene_layer = scene_layer or self._last_layer_for(second)
         self.scene_embedding_size = self.frames(second, self.scene_layer).shape[-1]
         self.timestamp_embedding_size = self.frames(second, self.timestamp_layer).shape[-1]
+
+    def _last_layer_for(self, audio: torch.Tensor) -> str:
+        """Last layer that takes this sound; fully connected ones take one length only."""
+        for layer in reversed(self.model.layers):
+            try:
+                self.frames(audio, layer)
+            except AudioError:
+                continue
+            return layer
+        raise AudioError(f"{self.model.card.name}: no layer takes a sound of one second")
 
     def frames_and_times(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Activations of the timestamp layer, and the centre of each frame.
@@ -82,6 +93,7 @@ class HearModel(torch.nn.Module):
         Parameters
         ----------
         audio : tensor of shape (n_sounds, n_samples), float32
+            As for :meth:`frames`.
 
         Returns
         -------
@@ -113,6 +125,7 @@ class HearModel(torch.nn.Module):
         audio : tensor of shape (n_sounds, n_samples), float32
             In [-1, 1] at :attr:`sample_rate`; padded with silence if too short for the network.
         layer : str
+            Of the model.
 
         Returns
         -------
@@ -153,6 +166,7 @@ def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
     audio : tensor of shape (n_sounds, n_samples), float32
         In [-1, 1], at ``model.sample_rate``.
     model : HearModel
+        From :func:`load_model`.
 
     Returns
     -------
@@ -242,7 +256,9 @@ class ValidationReport:
         return "\n".join(lines)
 
 
-def validate(module: ModuleType, model_file_path: str = "", device: str = "cpu") -> ValidationReport:
+def validate(
+    module: ModuleType, model_file_path: str = "", device: str = "cpu"
+) -> ValidationReport:
     """Check a module against the HEAR API, and its timestamps against the sound.
 
     Parameters
@@ -351,7 +367,10 @@ def _check_truth(report, embed: Callable, model, device: str) -> None:
     true = np.linspace(1.0, 5.0, n_clicks) + 0.0137 * (np.arange(n_clicks) % 3)
     audio = _noise(1, seconds, model, device, level=0.01).repeat(n_clicks + 1, 1)
     width = round(0.005 * model.sample_rate)
-    burst = _noise(1, 0.005, model, device, level=0.4)[0]
+    burst = _noise(1, 0.005, model, device, level=0.2)[0]
+    # A louder one early in every sound, so that a model that normalises the level of a whole
+    # sound does so alike with and without the click.
+    audio[:, round(0.3 * model.sample_rate) :][:, : len(burst)] += 1.5 * burst
     for row, t in enumerate(true, start=1):
         first = round(t * model.sample_rate) - width // 2
         audio[row, first : first + len(burst)] += burst

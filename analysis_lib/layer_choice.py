@@ -23,8 +23,9 @@ def choose_by_split_halves(
         Random divisions of the splits; iteration k has seed k.
     independent : bool
         True, as published ("CV-splits-nit-10"): the division is drawn anew for every layer and
-        target, so that a layer may be read on the splits on which another was chosen. False: one
-        division per iteration.
+        target. Where splits differ in difficulty, the layer that happened to be tried on easy
+        ones wins and is read on the hard ones: the score is biased downwards. False: one
+        division per iteration, the same for all, without that bias.
 
     Returns
     -------

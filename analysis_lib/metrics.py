@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from scipy.ndimage import median_filter
 
+from .data.task_format import Event
 from .errors import DataError, ParameterError, UnknownNameError
 
 __all__ = [
-    "EVENT_TOLERANCE",
     "auroc",
     "average_precision",
     "chroma_accuracy",
@@ -24,9 +24,6 @@ __all__ = [
     "top1_accuracy",
 ]
 
-Event = tuple[str, float, float]  # label, start, end, in seconds
-EVENT_TOLERANCE = {"event_onset_200ms_fms": 0.2, "event_onset_50ms_fms": 0.05}  # seconds
-
 
 def top1_accuracy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Fraction of clips whose highest-scoring class is the true one.
@@ -34,6 +31,7 @@ def top1_accuracy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     scores : tensor of shape (..., n_clips, n_classes)
+        Of the probes; higher is likelier.
     targets : tensor of shape (n_clips, n_classes)
         One-hot.
 
@@ -71,6 +69,7 @@ def average_precision(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tens
     Parameters
     ----------
     scores : tensor of shape (..., n_clips, n_classes)
+        Of the probes; higher is likelier.
     targets : tensor of shape (n_clips, n_classes)
         0 or 1.
 
@@ -126,8 +125,11 @@ def scene_score(
     Parameters
     ----------
     metric : {"top1_acc", "pitch_acc", "chroma_acc", "mAP", "aucroc", "d_prime"}
+        Its name in ``task_metadata.json``.
     scores : tensor of shape (..., n_clips, n_classes)
+        Of the probes; higher is likelier.
     targets : tensor of shape (n_clips, n_classes)
+        0 or 1.
     vocabulary : sequence of str
         The classes; MIDI numbers where pitch classes are to be compared.
 
@@ -169,6 +171,7 @@ def events_from_probabilities(
     Parameters
     ----------
     probabilities : tensor of shape (n_frames, n_classes)
+        Or anything to be compared with the threshold.
     times : tensor of shape (n_frames,)
         Seconds, evenly spaced.
     vocabulary : sequence of str

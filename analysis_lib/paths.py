@@ -35,6 +35,7 @@ __all__ = [
     "project_root",
     "results_dir",
     "source_sha256",
+    "storage_errors",
 ]
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -79,32 +80,47 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target = Path(target)
     temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.stem}-", suffix=".tmp" + target.suffix, dir=target.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                prefix=f".{target.stem}-", suffix=".tmp" + target.suffix, dir=target.parent
+            )
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Say what to do when ``target`` cannot be written.
+
+    Raises
+    ------
+    StorageError
+        In the place of the system's error, when the folder cannot be written or the disk is full.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 f"the disk is full: {target} could not be written. "
-                f"Free some room under {target.parent} and run again; nothing half-written was left."
+                f"Free some room under {target.parent} and run again; nothing half-written is used."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        blocked = error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if blocked or isinstance(error, PermissionError):
             raise StorageError(
-                f"cannot write to {target.parent} ({error.strerror}). Make it writable, or choose "
-                "another folder with BRAINBOOK_RESULTS or BRAINBOOK_CACHE."
+                f"cannot write to {target.parent} ({error.strerror or error}). Make it writable, or "
+                "choose another folder with BRAINBOOK_RESULTS or BRAINBOOK_CACHE."
             ) from error
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=1)
@@ -139,7 +155,8 @@ def _feed(digest, part: object) -> None:
     if isinstance(part, np.ndarray):
         part = np.ascontiguousarray(part)
         digest.update(f"array {part.dtype.str} {part.shape}".encode())
-        digest.update(repr(part.tolist()).encode() if part.dtype.hasobject else part.data.cast("B"))
+        flat = part.reshape(-1)
+        digest.update(repr(flat.tolist()).encode() if part.dtype.hasobject else flat.view("u1"))
     elif isinstance(part, Mapping):
         digest.update(f"mapping {len(part)}".encode())
         for name in sorted(part, key=str):

@@ -15,7 +15,7 @@ CONTAINERS: Mapping[str, object] = {
     "collections.OrderedDict": OrderedDict,
     **{f"{module}.{kind.__name__}": kind
        for module in ("builtins", "__builtin__")
-       for kind in (set, frozenset, list, dict, tuple, bytearray, complex, slice)},
+       for kind in (set, frozenset, list, dict, tuple, bytes, bytearray, complex, slice)},
     "_codecs.encode": lambda text, encoding: text.encode(encoding),
 }  # fmt: skip
 

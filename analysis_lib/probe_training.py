@@ -127,9 +127,11 @@ def train_probes(
     data : ProbeData
         All tensors on the device that is to compute, in one floating type.
     configurations : sequence of Configuration
+        By default the paper's grid.
     seed : int
         Decides initial weights, order of clips and dropout.
     max_epochs : int
+        Longest training.
     patience : int
         A configuration stops after this many checks without a better validation score.
     check_every : int
@@ -176,7 +178,7 @@ def initial_parameters(
     seed: int,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.Tensor]:
-    """Initial parameters of one probe, on the CPU.
+    """Draw the initial parameters of one probe, on the CPU.
 
     Equal for configurations that differ by the learning rate only. Biases start at 0 (the paper
     does not say). A linear map before batch norm has none: the norm would take it out again.
@@ -348,9 +350,7 @@ class _Stack:
     def _make_optimiser(self, moments: Sequence[Sequence[dict]] | None = None) -> None:
         """Adam on views into the stacked parameters, one group per configuration."""
         trained = [
-            value
-            for name, value in self.parameters.items()
-            if name != "mix" or value.shape[1] > 1
+            value for name, value in self.parameters.items() if name != "mix" or value.shape[1] > 1
         ]
         self.views = [[value[i] for value in trained] for i in range(len(self.rates))]
         groups = [

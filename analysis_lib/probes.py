@@ -14,7 +14,9 @@ Three protocols:
     instead of minutes, nothing random: for teaching, and as a check.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,21 +24,22 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from . import extraction
-from .data.hear import Partition, Task
+from . import extraction, models
+from .data.task_format import Partition, Task
 from .device import resolve_device
-from .errors import AlignmentError, DataError, ParameterError, UnknownNameError
+from .errors import AlignmentError, AudioNotice, DataError, ParameterError, UnknownNameError
 from .metrics import scene_score
 from .models import AudioModel
 from .probe_training import PAPER_GRID, Configuration, ProbeData, TrainedProbes, train_probes
 
-__all__ = ["LINEAR_PENALTIES", "PROTOCOLS", "evaluate"]
+__all__ = ["LINEAR_PENALTIES", "PROTOCOLS", "evaluate", "require_disjoint", "ridge_path"]
 
+log = logging.getLogger("brainbook")
 PROTOCOLS = ("paper", "robust", "linear")
-# In units of the mean squared singular value of the training features.
+# In units of the mean squared norm of the training features.
 LINEAR_PENALTIES = tuple(10.0**e for e in np.arange(-4, 2.01, 0.5))
 
-Representation = AudioModel | Mapping[str, "xr.DataArray | np.ndarray"]
+Representation = str | AudioModel | Mapping[str, xr.DataArray | np.ndarray]
 
 
 def evaluate(
@@ -55,11 +58,14 @@ def evaluate(
 
     Parameters
     ----------
-    model : AudioModel, or mapping of layer to array of shape (n_clips, n_units)
-        Features are averaged over time. DataArrays are aligned to the clips by their
-        coordinate ``sound``; plain arrays must be in the order of ``task.clips``.
+    model : str or AudioModel, or mapping of layer to array of shape (n_clips, n_units)
+        A name is loaded; a model is run over the clips, and its features kept in the cache.
+        DataArrays are aligned to the clips by their coordinate ``sound``; plain arrays must be
+        in the order of ``task.clips``.
     task : Task
+        A scene task.
     protocol : {"paper", "robust", "linear"}
+        See the head of this module.
     layers : sequence of str, optional
         By default all.
     seeds : sequence of int, optional
@@ -97,14 +103,18 @@ def evaluate(
             f"task {task.name} asks for events; evaluate() answers scene tasks. "
             "Use event_probes.evaluate_events()."
         )
-    require_disjoint(model, task)
     device = resolve_device(device, float64=True)
+    if isinstance(model, str):
+        model = models.load(model, device=str(device))
+    require_disjoint(model, task)
     features = _aligned_features(model, task, layers, device)
     targets = torch.from_numpy(task.targets).to(device)
     seeds = _seeds(protocol, seeds)
     if protocol == "linear":
         outcomes = [[_linear(features, targets, p, task, device) for p in task.partitions]]
-        configurations = [f"{layer} penalty {a:.2g}" for layer in features for a in LINEAR_PENALTIES]
+        configurations = [
+            f"{layer} penalty {a:.2g}" for layer in features for a in LINEAR_PENALTIES
+        ]
     else:
         settings = {
             "max_epochs": max_epochs,
@@ -124,13 +134,20 @@ def require_disjoint(model: Representation, task: Task) -> None:
     ------
     DataError
     """
-    card = getattr(model, "card", None)
+    name = _name(model)
     n_heard = task.metadata.get("light_zoo_clips", 0)
-    if card is not None and card.kind == "trained-here" and n_heard:
+    if n_heard and name in models.list_models(kind="trained-here"):
         raise DataError(
-            f"{card.name} belongs to the light zoo, which was trained on {n_heard} clips of "
+            f"{name} belongs to the light zoo, which was trained on {n_heard} clips of "
             f"{task.name}. Use a task that holds them out, such as {task.name}-heldout."
         )
+
+
+def _name(model: Representation) -> str:
+    """Name of the model behind a representation, as far as it is known."""
+    if isinstance(model, AudioModel):
+        return model.card.name
+    return getattr(model, "provenance", {}).get("model", "features")
 
 
 @dataclass(frozen=True)
@@ -231,7 +248,7 @@ def _linear(features, targets, partition: Partition, task: Task, device) -> _Out
         x = layer.double()
         mean, std = x[partition.train].mean(dim=0), x[partition.train].std(dim=0)
         x = (x - mean) / torch.where(std > 1e-12, std, torch.inf)
-        predict = _ridge_path(x[partition.train], train_targets - centre, penalties)
+        predict = ridge_path(x[partition.train], train_targets - centre, penalties)
         logits = predict(x[partition.valid]) + centre
         valid_targets = targets[partition.valid]
         valid_scores.append(scene_score(task.metrics[0], logits, valid_targets, task.vocabulary))
@@ -252,14 +269,27 @@ def _linear(features, targets, partition: Partition, task: Task, device) -> _Out
     )
 
 
-def _ridge_path(x: torch.Tensor, y: torch.Tensor, penalties: torch.Tensor):
-    """Ridge for all penalties from one eigendecomposition, on the smaller side.
+def ridge_path(
+    x: torch.Tensor, y: torch.Tensor, penalties: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Ridge regression for all penalties from one eigendecomposition, on the smaller side.
 
-    Returns a function of (n_clips, n_units) giving (n_penalties, n_clips, n_targets).
+    Parameters
+    ----------
+    x : tensor of shape (n_samples, n_units), float64
+        Centred.
+    y : tensor of shape (n_samples, n_targets), float64
+        Centred.
+    penalties : tensor of shape (n_penalties,)
+        In units of the mean squared norm of a row of ``x``, so that one grid serves all sizes.
+
+    Returns
+    -------
+    callable
+        From (n_new, n_units) to predictions of shape (n_penalties, n_new, n_targets).
     """
     dual = x.shape[0] <= x.shape[1]
     values, vectors = torch.linalg.eigh(x @ x.T if dual else x.T @ x)
-    # The mean over training clips of the squared norm makes the grid free of units and sizes.
     scaled = penalties[:, None, None] * (values.sum() / x.shape[0]).clamp_min(1e-30)
     rotated = vectors.T @ (y if dual else x.T @ y)
     weights = vectors @ (rotated / (values.clamp_min(0)[:, None] + scaled))
@@ -276,7 +306,7 @@ def _scores(logits: torch.Tensor, targets: torch.Tensor, task: Task) -> np.ndarr
 def _aligned_features(model, task: Task, layers, device) -> dict[str, torch.Tensor]:
     """Features as float32 tensors in the order of the task's clips, checked."""
     if isinstance(model, AudioModel):
-        model = extraction.extract(model, task.sounds(), layers=layers, device=str(device))
+        model = _extracted(model, task, layers, device)
     names = list(model) if layers is None else list(layers)
     if not names:
         raise ParameterError("no layers to probe")
@@ -309,6 +339,20 @@ def _aligned_features(model, task: Task, layers, device) -> dict[str, torch.Tens
     return features
 
 
+def _extracted(model: AudioModel, task: Task, layers, device) -> extraction.Features:
+    """Features of the clips; what was converted is said once, not for every clip."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AudioNotice)
+        features = extraction.extract(model, task.sounds(), layers=layers, device=str(device))
+    notices = [str(notice.message) for notice in caught if notice.category is AudioNotice]
+    for notice in caught:
+        if notice.category is not AudioNotice:
+            warnings.warn_explicit(notice.message, notice.category, notice.filename, notice.lineno)
+    if notices:
+        log.info("%s: %d clips were converted, such as: %s", task.name, len(notices), notices[0])
+    return features
+
+
 def _seeds(protocol: str, seeds: Sequence[int] | None) -> tuple[int, ...]:
     if protocol == "linear":
         return (0,)
@@ -334,7 +378,6 @@ def _as_dataset(outcomes, task, features, configurations, seeds, model, protocol
     }
     if protocol == "linear":
         variables["layer_score"] = (("fold", "layer"), gathered("layer_scores")[0])
-    card = getattr(model, "card", None)
     return xr.Dataset(
         variables,
         coords={
@@ -346,7 +389,7 @@ def _as_dataset(outcomes, task, features, configurations, seeds, model, protocol
         },
         attrs={
             "analysis": "probes",
-            "model": card.name if card is not None else "features",
+            "model": _name(model),
             "task": task.name,
             "task_content": task.content_key,
             "protocol": protocol,

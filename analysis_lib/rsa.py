@@ -17,7 +17,15 @@ import torch
 import xarray as xr
 
 from .alignment import align_rows
-from .dissimilarity import Matrices, compare, masked, rdm, require_sounds, upper_triangle
+from .dissimilarity import (
+    Matrices,
+    compare,
+    embedding,
+    masked,
+    rdm,
+    require_sounds,
+    upper_triangle,
+)
 from .errors import ParameterError, UnknownNameError
 from .ranks import Ranker, correlate_rowwise, correlate_weighted, spearman
 from .resampling import bootstrap, permutation
@@ -26,6 +34,7 @@ __all__ = [
     "bootstrap",
     "compare",
     "cross_validated",
+    "embedding",
     "layerwise",
     "noise_ceiling",
     "permutation",

@@ -146,7 +146,11 @@ def split_half_ridge(
     dims = ("layer", "split", "target")
     dataset = xr.Dataset(
         {kind: (dims, scores) for kind, scores in found.items()},
-        coords={"layer": list(features), **target_coords(responses)},
+        coords={
+            "layer": list(features),
+            "split": np.arange(len(trains)),
+            **target_coords(responses),
+        },
         attrs={"protocol": "split-half ridge", "n_repetitions": max(1, n_fits - 1)},
     )
     dataset["mean_only"] = dataset["mean_only"] == 1
@@ -177,11 +181,13 @@ class _Half:
         centred = own - column - column[:, None] + own.mean()
         tested = other - other.mean(dim=1, keepdim=True) - column + own.mean()
         # The constant direction becomes the last eigenvector, and is dropped: the intercept.
-        scale = float(torch.trace(centred)) or 1.0
+        scale = float(torch.trace(centred))
+        varies = scale > _NULL * float(torch.trace(own))
+        scale = scale if varies else 1.0
         lifted = centred + 2 * scale / len(centred)
         eigenvalues, vectors = torch.linalg.eigh(lifted.cpu())  # small: faster than on a GPU
         eigenvalues, vectors = (t[..., :-1].to(gram.device) for t in (eigenvalues, vectors))
-        null = eigenvalues <= _NULL * eigenvalues.max().clamp(min=torch.finfo().tiny)
+        null = (eigenvalues <= _NULL * eigenvalues.max()) | (not varies)
         eigenvalues = eigenvalues.masked_fill(null, 0.0)
         projected = (tested @ vectors).masked_fill(null, 0.0)
 

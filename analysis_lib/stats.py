@@ -5,6 +5,7 @@ interval, a rank correlation, and its value with each family of models left out.
 """
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,9 @@ __all__ = [
     "within_subject_error",
 ]
 
-CORRECTIONS = {"benjamini-hochberg": "fdr_bh", "benjamini-yekutieli": "fdr_by", "holm": "holm"}
+CORRECTIONS = MappingProxyType(
+    {"benjamini-hochberg": "fdr_bh", "benjamini-yekutieli": "fdr_by", "holm": "holm"}
+)
 
 
 def correlate(

@@ -317,6 +317,7 @@ def _zoom(ax, region: np.ndarray) -> None:
 def _outline_regions(ax, values: xr.DataArray) -> None:
     """Draw the borders between regions, and their names, on the flat grid of one hemisphere."""
     from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
 
     names = [name for name in np.unique(values["roi"].values.astype(str)) if name]
     if not names:
@@ -345,8 +346,8 @@ def _outline_regions(ax, values: xr.DataArray) -> None:
                 name,
                 ha="center",
                 va="center",
-                fontsize="small",
-                bbox={"facecolor": "white", "alpha": 0.7, "pad": 1, "edgecolor": "none"},
+                fontsize="x-small",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
             )
 
 

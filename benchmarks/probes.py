@@ -105,9 +105,11 @@ def planted(n_clips, n_layers, n_units, n_classes=10, dtype=torch.float32, seed=
     x[n_layers // 2] += centres[classes]
     targets = torch.nn.functional.one_hot(classes, n_classes).to(dtype)
     part = torch.randperm(n_clips, generator=generator)
-    train, valid, test = part[: n_clips * 3 // 5], part[n_clips * 3 // 5 : n_clips * 4 // 5], part[
-        n_clips * 4 // 5 :
-    ]
+    train, valid, test = (
+        part[: n_clips * 3 // 5],
+        part[n_clips * 3 // 5 : n_clips * 4 // 5],
+        part[n_clips * 4 // 5 :],
+    )
     x = x.to(dtype)
     return ProbeData(
         x[:, train], x[:, valid], x[:, test], targets[train], False,

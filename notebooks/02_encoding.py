@@ -24,7 +24,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from analysis_lib import data, encoding, extraction, figures, results
+from analysis_lib import data, encoding, extraction, figures, published
+from analysis_lib import results, surface
 
 figures.use_style()
 
@@ -107,8 +108,7 @@ tables = [encoded[dataset, model]["score"].to_dataframe() for model in models]
 scores = pd.concat(tables, keys=models, names=["model"]).reset_index()
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Cross-validated R² of each model for each component: the squared correlation of measured and predicted responses over all sounds.", "name": "fig-components"}, "image": {"alt": "Grouped bars of R², a group per component, a bar per model."}}
-figures.plot_scores(scores);
-
+figures.plot_scores(scores)
 # %% [markdown]
 # ## Sound by sound
 #
@@ -127,8 +127,7 @@ for ax, row in zip(axes.flat, best.itertuples(), strict=False):
     title = f"{row.target}, R² {row.score:.2f}\n{figures.label(row.model)}"
     figures.plot_prediction(measured, predicted, title, ax)
 handles, kinds = axes.flat[0].get_legend_handles_labels()
-fig.legend(handles, kinds, loc="outside lower center", ncols=5);
-
+fig.legend(handles, kinds, loc="outside lower center", ncols=5)
 # %% [markdown]
 # ## Voxels
 #
@@ -143,7 +142,30 @@ by_area = pd.concat(tables, keys=models, names=["model"]).reset_index()
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Median R² over voxels, averaged over subjects, in each area (simulated or measured voxels) or in the voxels that one component dominates (reconstructed voxels). Error bars: standard error over subjects, where there are subjects.", "name": "fig-voxels"}, "image": {"alt": "Grouped bars of R², a group per area, a bar per model."}}
 ax = figures.plot_scores(by_area, across=grouping)
-ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by");
+ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by")
+# %% [markdown]
+# ## Where on the cortex?
+#
+# Voxels that know their place can be mapped. The demo's voxels lie on a flattened grid like those
+# of the measured data sets, which come in the next chapter. The reconstructed voxels carry no
+# place; for them we show where on the cortical surface each component was found, from the group
+# maps that {cite:t}`normanhaignere2015distinct` published: the acoustic components follow the
+# tonotopic layout of primary auditory cortex, speech and music lie around it.
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "Where the responses come from. Measured or simulated voxels: R² of the first model on the flattened grid, areas outlined. Reconstructed voxels: significance of each component's weights in the group of ten listeners, on the inflated fsaverage5 surface.", "name": "fig-maps"}, "image": {"alt": "Maps of auditory cortex in both hemispheres."}}
+if cortical_maps:
+    folder = data.fetch.fetch("natsound165", "component-weight-significances/*")
+    fig = plt.figure(figsize=(10, 10))
+    panels = fig.subfigures(3, 2).flat
+    for panel, component in zip(panels, surface.COMPONENT_NUMBERS, strict=True):
+        axes = panel.subplots(1, 2, subplot_kw={"projection": "3d"})
+        values = surface.group_component_map(folder, component)
+        surface.plot_surface(values, axes, limits=(0, 5), threshold=1.3, label="-log10 p")
+        panel.suptitle(component)
+else:
+    scored = responses[voxels].isel(sound=0, repetition=0, drop=True)
+    scored = scored.copy(data=encoded[voxels, models[0]]["score"].data)
+    surface.plot_flat_grid(scored, label=f"R² of {figures.label(models[0])}")
 
 # %% [markdown]
 # ## Which layer wins where?
@@ -153,14 +175,20 @@ ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by");
 # the model with the most layers, how often each layer was chosen. In the demo the answer is planted.
 
 # %%
-deepest = max(reversed(models), key=lambda model: len(features[voxels, model]))
-chosen = encoded[voxels, deepest]["layer"].to_dataframe().reset_index()
-chosen = chosen[chosen[grouping] != ""]
-shares = pd.crosstab(chosen[grouping], chosen["layer"], normalize="index")
-shares = shares.reindex(columns=features[voxels, deepest].layers, fill_value=0)
+areas = list(dict.fromkeys(by_area[grouping]))
+layered = [model for model in models if len(features[voxels, model]) > 1]
+shares = {}
+for model in layered:
+    chosen = encoded[voxels, model]["layer"].to_dataframe().reset_index()
+    counts = pd.crosstab(chosen[grouping], chosen["layer"], normalize="index")
+    columns = features[voxels, model].layers
+    shares[model] = counts.reindex(index=areas, columns=columns, fill_value=0)
 
-# %% tags=["figure"] mystnb={"figure": {"caption": "How often each layer was chosen, over voxels and outer folds, in each area.", "name": "fig-layers"}, "image": {"alt": "Heat map of the share of voxels that choose each layer, areas in rows."}}
-figures.plot_layer_choice(shares).set_title(figures.label(deepest));
+# %% tags=["figure"] mystnb={"figure": {"caption": "How often each layer was chosen, over voxels and outer folds, in each area; for the models with more than one layer.", "name": "fig-layers"}, "image": {"alt": "Heat maps of the share of voxels that choose each layer, areas in rows, a panel per model."}}
+height = 1.0 + 0.4 * len(areas)
+fig, axes = plt.subplots(len(layered), figsize=(8, height * len(layered)), squeeze=False)
+for ax, model in zip(axes.flat, layered, strict=True):
+    figures.plot_layer_choice(shares[model], ax).set_title(figures.label(model))
 
 # %% [markdown]
 # ## What would chance give?
@@ -171,6 +199,7 @@ figures.plot_layer_choice(shares).set_title(figures.label(deepest));
 # go through one call.
 
 # %%
+deepest = max(reversed(models), key=lambda model: len(features[dataset, model]))
 rng = np.random.default_rng(seed)
 orders = [rng.permutation(len(heard[dataset])) for _ in range(n_shuffles)]
 shuffled = np.concatenate([responses[dataset].data[order] for order in orders], axis=1)
@@ -188,14 +217,56 @@ null_means = null["score"].data.reshape(n_shuffles, -1).mean(axis=1)
 means = scores.groupby("model", sort=False)["score"].mean()
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Mean R² over components: with responses shuffled across sounds (grey, the model with the most layers), and as measured (lines).", "name": "fig-null"}, "image": {"alt": "Histogram of shuffled scores near zero and vertical lines for the models."}}
-figures.plot_null(means.to_dict(), null_means);
-
+figures.plot_null(means.to_dict(), null_means)
 # %%
-p = {m: (1 + (null_means >= score).sum()) / (1 + n_shuffles) for m, score in means.items()}
+above = [(null_means >= score).sum() for score in means]
 pd.DataFrame(
     {
-        "Model": [figures.label(m) for m in means.index],
-        "Mean R²": means.to_numpy().round(3),
-        "p (shuffled)": [round(p[m], 3) for m in means.index],
+        "Model": [figures.label(model) for model in means.index],
+        "Mean R²": means.to_numpy(),
+        "p (shuffled)": [(1 + count) / (1 + n_shuffles) for count in above],
     }
 ).style.hide(axis="index").format(precision=3)
+
+# %% [markdown]
+# ## What we found, what the papers report
+#
+# The paper scores measured voxels with trained models; the representations of this chapter are
+# hand-made or untrained, and the voxels reconstructed or simulated. One row can be set against a
+# published number by name, and even that with care: the SpectroTemporal baseline on voxels, which
+# the paper measured on the real ones. For the components the paper prints trained models only; the
+# range over its 35 models is what a trained model would have to reach.
+
+# %%
+approximate = published.table("pepino_components_approx")
+columns = ["LF", "HF", "Broadband", "Pitch", "Speech", "Music"]
+ranges = dict(zip(data.COMPONENTS.values(), columns, strict=True))
+ours = scores.loc[scores.groupby("target", sort=False)["score"].idxmax()]
+comparison = pd.DataFrame(
+    {
+        "Component": ours["target"].to_numpy(),
+        "Best here": [figures.label(model) for model in ours["model"]],
+        "R² here": ours["score"].to_numpy(),
+        "Published, lowest of 35": [
+            approximate[ranges[t]].min() if t in ranges else np.nan for t in ours["target"]
+        ],
+        "Published, highest of 35": [
+            approximate[ranges[t]].max() if t in ranges else np.nan for t in ours["target"]
+        ],
+    }
+)
+comparison.style.hide(axis="index").format(precision=3, na_rep="not in the paper")
+
+# %%
+alignment = published.table("pepino_models_alignment_approx").set_index("model")
+baseline = alignment.loc["braindnn_spectemp_filters", "REG_NH2015"]
+overall = {m: encoding.aggregate(encoded[voxels, m]).loc["all", "score"] for m in models}
+rows = [(figures.label(m), voxels, overall[m], np.nan) for m in models]
+rows.append(("SpectroTemporal, as published", "nh2015, measured voxels", np.nan, baseline))
+columns = ["Model", "Voxels", "Median R² here", "Published"]
+pd.DataFrame(rows, columns=columns).style.hide(axis="index").format(precision=3, na_rep="–")
+
+# %% [markdown]
+# With noise-free targets of rank six the scores are higher than any measured voxel would allow, so
+# the two columns must not be compared row by row. The next chapter takes the measured voxels, their
+# noise ceilings, and a second way of asking: do the *distances* between sounds agree?

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 
 import pytest
@@ -31,3 +32,11 @@ def real_data():
     if not folder:
         pytest.skip("needs real data: set BRAINBOOK_DATA to a folder with the data sets")
     return folder
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Other processes that start at once, forked from one that has imported the package."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["analysis_lib.results"])
+    return context

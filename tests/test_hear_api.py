@@ -66,7 +66,9 @@ def test_breaches_of_the_api_are_refused(change, complaint):
 
 def test_a_module_without_functions_is_refused():
     report = hear_api.validate(SimpleNamespace(load_model=lambda: None))
-    assert [name in error for name, error in zip(("scene", "timestamp"), report.errors, strict=True)]
+    assert [
+        name in error for name, error in zip(("scene", "timestamp"), report.errors, strict=True)
+    ]
 
 
 def test_timestamps_are_frame_centres_within_the_sound():

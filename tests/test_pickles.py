@@ -41,7 +41,7 @@ def test_data_come_back(protocol):
     }
     arrays = {
         "floats": np.arange(6.0).reshape(2, 3).T,
-        "large": np.arange(70_000, dtype=">i4"),
+        "large": np.arange(70_000, dtype="i4"),
         "objects": np.array([{"a": 1}, "text"], dtype=object),
         "empty": np.zeros((0, 3), np.float16),
     }
@@ -68,7 +68,7 @@ def test_arrays_of_older_numpy_come_back():
         (eval, ("open({marker!r}, 'w')",), "builtins.eval|__builtin__.eval"),
         (getattr, ("text", "format"), "builtins.getattr|__builtin__.getattr"),
         (__import__, ("os",), "builtins.__import__|__builtin__.__import__"),
-        (pickle.loads, (b"",), "_pickle.loads"),
+        (pickle.loads, (b"",), "_?pickle.loads"),
     ],
 )
 def test_code_is_refused_and_never_runs(tmp_path, protocol, function, arguments, name):

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from analysis_lib import probes
+from analysis_lib import event_probes, extraction, models, probes
 from analysis_lib.data import hear
 from analysis_lib.errors import AlignmentError, DataError, ParameterError, UnknownNameError
 from analysis_lib.probe_training import (
@@ -42,7 +42,9 @@ def make_task(n_clips, n_classes, multilabel=False, seed=0):
     """A task held in memory; labels are drawn, with every class in every part."""
     rng = np.random.default_rng(seed)
     if multilabel:
-        labels = [tuple(str(k) for k in range(n_classes) if rng.random() < 0.5) for _ in range(n_clips)]
+        labels = [
+            tuple(str(k) for k in range(n_classes) if rng.random() < 0.5) for _ in range(n_clips)
+        ]
     else:
         labels = [(str(i % n_classes),) for i in range(n_clips)]
     split = np.array(["train", "valid", "test"])[
@@ -122,9 +124,7 @@ def test_network_probe_reaches_the_bayes_rate_and_finds_the_layer():
     task = make_task(10_000, 2)
     separation = 1.0
     features = planted_features(task, 4, separation)
-    result = probes.evaluate(
-        features, task, seeds=[0], grid=[FAST], max_epochs=200, patience=40
-    )
+    result = probes.evaluate(features, task, seeds=[0], grid=[FAST], max_epochs=200, patience=40)
     bayes = norm.cdf(separation)
     assert float(result["mean_score"][0]) == pytest.approx(bayes, abs=0.02)
     assert result["layer_weight"].mean(("seed", "fold")).idxmax().item() == "layer1"
@@ -213,12 +213,12 @@ def test_layers_of_unequal_width_meet_on_principal_components():
 
 
 @pytest.mark.parametrize("n_units", [10, 200])
-def test_ridge_path_equals_scikit_learn(n_units):
+def testridge_path_equals_scikit_learn(n_units):
     rng = np.random.default_rng(0)
     x, new = rng.standard_normal((60, n_units)), rng.standard_normal((9, n_units))
     y = rng.standard_normal((60, 2))
     scale = (x**2).sum() / 60
-    predict = probes._ridge_path(*map(torch.from_numpy, (x, y)), torch.tensor([0.01, 1.0]).double())
+    predict = probes.ridge_path(*map(torch.from_numpy, (x, y)), torch.tensor([0.01, 1.0]).double())
     ours = predict(torch.from_numpy(new))
     for i, penalty in enumerate((0.01, 1.0)):
         expected = Ridge(penalty * scale, fit_intercept=False).fit(x, y).predict(new)
@@ -259,3 +259,31 @@ def test_bad_input_is_refused_by_name():
         probes.evaluate(features, task, grid=())
     with pytest.raises(ParameterError, match="init"):
         probes.evaluate(features, task, grid=[Configuration((8,), 1e-3, "zeros")])
+
+
+def test_events_are_found_by_a_linear_probe_and_lost_with_wrong_timestamps(monkeypatch):
+    task, model = hear.task("demo-events"), models.load("log-mel")
+    found = event_probes.evaluate_events(model, task)
+    assert found["mean_score"].sel(metric="event_onset_200ms_fms") > 0.7
+    assert found.sizes == {"metric": 2, "fold": 1}
+    right = event_probes.get_timestamp_embeddings
+
+    def late(audio, model):
+        embeddings, timestamps = right(audio, model)
+        return embeddings, timestamps + 400
+
+    monkeypatch.setattr(event_probes, "get_timestamp_embeddings", late)
+    assert event_probes.evaluate_events(model, task)["mean_score"][0] < 0.5
+    with pytest.raises(ParameterError, match="scene task"):
+        event_probes.evaluate_events(model, hear.task("demo-scene"))
+    with pytest.raises(ParameterError, match="asks for events"):
+        probes.evaluate(model, task)
+
+
+def test_a_model_is_run_over_the_clips_of_a_task():
+    task = hear.task("demo-scene")
+    by_name = probes.evaluate("log-mel", task, protocol="linear")
+    assert by_name.attrs["model"] == "log-mel" and float(by_name["mean_score"][0]) > 0.9
+    features = extraction.extract(models.load("log-mel"), task.sounds())
+    again = probes.evaluate(features, task, protocol="linear")
+    xr.testing.assert_equal(by_name, again)

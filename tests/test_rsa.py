@@ -105,6 +105,25 @@ def test_too_few_sounds_and_unknown_names():
         rsa.cross_validated(layers(), cortex(), np.arange(20) % 2, "strict")
 
 
+def test_embedding_keeps_the_distances():
+    matrix = rsa.rdm(np.random.default_rng(6).standard_normal((12, 40)))
+    points = rsa.embedding(matrix, 11)
+    distances = scipy.spatial.distance.pdist(points, "sqeuclidean")
+    np.testing.assert_allclose(distances, scipy.spatial.distance.squareform(matrix), atol=1e-12)
+    np.testing.assert_allclose(rsa.embedding(matrix), points[:, :2])
+    assert (points[np.abs(points).argmax(axis=0), np.arange(11)] > 0).all()
+    with pytest.raises(DataError, match="NaN"):
+        rsa.embedding(matrix * np.nan)
+    with pytest.raises(ParameterError, match="between 1 and 11"):
+        rsa.embedding(matrix, 12)
+
+
+def test_order_of_dimensions_is_free():
+    responses = cortex()
+    turned = responses.transpose("repetition", "target", "sound")
+    xr.testing.assert_allclose(rsa.noise_ceiling(turned), rsa.noise_ceiling(responses))
+
+
 # --- ranks ----------------------------------------------------------------------------------
 
 
@@ -216,9 +235,7 @@ def test_strict_scheme_equals_a_literal_transcription():
             for x in [*features.values(), brain]:
                 matrices.append(1 - np.corrcoef((x - x[train].mean(0)) / (x[train].std(0) + 1e-10)))
             inside = [(a, b) for a, b in zip(*UPPER, strict=True) if train[a] and train[b]]
-            tested = [
-                (a, b) for a, b in zip(*UPPER, strict=True) if {folds[a], folds[b]} == {i, j}
-            ]
+            tested = [(a, b) for a, b in zip(*UPPER, strict=True) if {folds[a], folds[b]} == {i, j}]
             fit = [
                 scipy.stats.spearmanr([m[p] for p in inside], [matrices[-1][p] for p in inside])[0]
                 for m in matrices[:-1]
@@ -245,8 +262,7 @@ def test_choice_never_sees_what_is_tested(scheme):
     assert (before == after).all()
 
 
-def test_planted_layer_is_recovered_in_every_region(tmp_path, monkeypatch):
-    monkeypatch.setenv("BRAINBOOK_CACHE", str(tmp_path / "cache"))
+def test_planted_layer_is_recovered_in_every_region(tmp_path):
     features = random_features(30, 4)
     responses = nh2015(write_twin(tmp_path, features, n_voxels=25, noise=0.7))
     score = rsa.layerwise(features, responses, ("subject", "roi"))["score"].mean("subject")

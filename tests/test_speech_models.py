@@ -24,7 +24,13 @@ ALL = RECURRENT + TRANSFORMERS
 BY_NAME = {member.name: member for member in ALL}
 
 
-@pytest.fixture(scope="module", params=RECURRENT, ids=lambda member: member.name)
+def _marked(member):
+    """SepFormer computes for ten seconds and more."""
+    slow = [pytest.mark.slow] if member.name == "braindnn_sepformer" else []
+    return pytest.param(member, marks=slow, id=member.name)
+
+
+@pytest.fixture(scope="module", params=map(_marked, RECURRENT))
 def loaded(request):
     return request.param, request.param.load()
 
@@ -200,6 +206,23 @@ def test_deepspeech_file_holds_settings_of_other_packages(tmp_path, monkeypatch)
     monkeypatch.undo()
     monkeypatch.setenv("BRAINBOOK_CACHE", str(tmp_path / "cache"))
     assert_loads("braindnn_deepspeech", path, tensors)
+
+
+def test_folders_of_checkpoints(tmp_path):
+    tensors = {"a.weight": torch.ones(2), "b.weight": torch.zeros(3)}
+    whole, shards, pickled, empty = (tmp_path / name for name in "wspe")
+    for folder in (whole, shards, pickled, empty):
+        folder.mkdir()
+    save_file(tensors, whole / "model.safetensors")
+    for index, (name, tensor) in enumerate(tensors.items(), start=1):
+        save_file({name: tensor}, shards / f"model-0000{index}-of-00002.safetensors")
+    torch.save(tensors, pickled / "pytorch_model.bin")
+    for folder in (whole, shards, pickled):
+        read = weights.read_checkpoint(folder)
+        assert read.keys() == tensors.keys()
+        assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    with pytest.raises(WeightsError, match="neither model.safetensors"):
+        weights.read_checkpoint(empty)
 
 
 # -- parts with an independent account ----------------------------------------------------

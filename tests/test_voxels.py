@@ -21,8 +21,7 @@ TABLES = Path(__file__).with_name("tables")
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("BRAINBOOK_CACHE", str(tmp_path / "cache"))
+def _no_mirror(monkeypatch):
     monkeypatch.delenv("BRAINBOOK_DATA", raising=False)
 
 

@@ -1,13 +1,16 @@
 """Sounds, brain responses and tasks."""
 
 from .cortex import COMPONENTS, folds, responses, sounds
+from .hear import Task, list_tasks, task
 from .natural_sounds import Sounds, natural_sounds, read_audio
 from .simulated import plant, planted_features, simulated_sounds
 
 __all__ = [
     "COMPONENTS",
     "Sounds",
+    "Task",
     "folds",
+    "list_tasks",
     "natural_sounds",
     "plant",
     "planted_features",
@@ -15,4 +18,5 @@ __all__ = [
     "responses",
     "simulated_sounds",
     "sounds",
+    "task",
 ]

@@ -10,7 +10,7 @@ import scipy.io
 import xarray as xr
 from sklearn.model_selection import StratifiedKFold
 
-from ..errors import AlignmentError, UnknownNameError
+from ..errors import AlignmentError, ParameterError, UnknownNameError
 from . import fetch, simulated
 from .natural_sounds import Sounds, natural_sounds, stimulus_number
 
@@ -174,6 +174,8 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
     ------
     AlignmentError
         When a sound has no fold.
+    ParameterError
+        When the sounds are too few for the folds.
     """
     table = pd.read_csv(_TABLES / "pepino_folds.csv", comment="#")
     if name == "auto" and sounds is not None:
@@ -198,9 +200,15 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
     if name in ("stratified", "auto"):
         if sounds is None:
             raise AlignmentError(f"folds={name!r} needs the sounds that it is to divide")
+        labels = np.array(sounds.categories)
+        largest = int(np.unique(labels, return_counts=True)[1].max())
+        if not 2 <= n_folds <= largest:
+            raise ParameterError(
+                f"{n_folds} stratified folds cannot be drawn from {len(sounds)} sounds whose "
+                f"largest category has {largest}: choose a number from 2 to that"
+            )
         splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
         fold = np.empty(len(sounds), dtype=int)
-        labels = np.array(sounds.categories)
         for k, (_, test) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
             fold[test] = k
         coords = {"sound": np.array(sounds.names, dtype=object)}

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pooch
 import requests
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..errors import ChecksumError, MissingDataError, UnknownNameError
-from ..paths import atomic_path, cache_dir, data_mirror, file_sha256
+from ..paths import atomic_path, cache_dir, data_mirror, file_sha256, storage_errors
 
 __all__ = [
     "Entry",
@@ -166,23 +167,29 @@ def fetch_url(dataset: str, file: str, url: str, sha256: str = "", n_bytes: int 
     return target
 
 
-def fetch_checkpoint(name: str, file: str, source: str, sha256: str, megabytes: float) -> Path:
+def fetch_checkpoint(
+    name: str, file: str, source: str, revision: str, sha256: str, megabytes: float
+) -> Path:
     """Make a model's published checkpoint available: ``models/<name>/<file>``.
 
     Parameters are those of a :class:`~analysis_lib.models.ModelCard`; see :func:`fetch_url`.
     """
     if source.startswith("https://huggingface.co/") and file:
-        url = f"{source}/resolve/main/{file}"
+        url = f"{source}/resolve/{revision or 'main'}/{file}"
     else:
         url = source if file and source.endswith(file) else ""
-    return fetch_url(f"models/{name}", file or "checkpoint", url, sha256, int(megabytes * 1e6))
+    return fetch_url(f"models/{name}", file or "checkpoint", url, sha256, round(megabytes * 1e6))
 
 
 def download(url: str, target: Path, sha256: str, n_bytes: int) -> None:
     """Download one file, resuming where an earlier attempt stopped, and check it.
 
+    Processes that want the same file take turns; those that waited find it there.
+
     Raises
     ------
+    StorageError
+        When the folder cannot be written or the disk is full.
     MissingDataError
         Says which file, from where, how large, and where to put it by hand.
     ChecksumError
@@ -196,13 +203,16 @@ def download(url: str, target: Path, sha256: str, n_bytes: int) -> None:
     if not url:
         raise MissingDataError(f"{target.name} ({size}) has no direct download. {by_hand}")
     try:
-        pooch.retrieve(
-            url,
-            known_hash=f"sha256:{sha256}" if sha256 else None,
-            fname=target.name,
-            path=target.parent,
-            downloader=_ResumingDownloader(n_bytes),
-        )
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(target.with_name(".lock")):
+                pooch.retrieve(
+                    url,
+                    known_hash=f"sha256:{sha256}" if sha256 else None,
+                    fname=target.name,
+                    path=target.parent,
+                    downloader=_ResumingDownloader(n_bytes),
+                )
     except requests.RequestException as error:
         raise MissingDataError(
             f"{target.name} ({size}) could not be fetched from {url}: "
@@ -231,6 +241,8 @@ class _ResumingDownloader:
     def _append(self, url: str, partial: Path, have: int) -> None:
         headers = {"Range": f"bytes={have}-"} if have else {}
         with requests.get(url, headers=headers, stream=True, timeout=60) as reply:
+            if reply.status_code == requests.codes.requested_range_not_satisfiable and have:
+                return self._append(url, partial, 0)  # what is there is no beginning of this file
             reply.raise_for_status()
             resumed = reply.status_code == requests.codes.partial_content
             large = self.n_bytes > 20 * _BLOCK

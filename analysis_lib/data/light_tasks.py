@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import DataError, UnknownNameError
 from ..paths import cache_dir, content_key
-from . import fetch, hear
+from . import fetch, task_format
 from .synthesis import INSTRUMENTS, synthesise_note
 
 __all__ = [
@@ -69,12 +69,12 @@ def make(name: str) -> Path:
     folder = cache_dir("tasks", f"{name}-{key[:8]}")
     if not (folder / "task_metadata.json").is_file():
         log.info("making task %s in %s", name, folder)
-        hear.write_task(folder, {"task_name": name, **metadata}, maker(), sample_rate)
+        task_format.write_task(folder, {"task_name": name, **metadata}, maker(), sample_rate)
     return folder
 
 
 def fsdd_clips() -> list[tuple[Path, str, str, int]]:
-    """Recordings of the free spoken digit data set: file, digit, speaker, utterance number."""
+    """List the free spoken digit data set: file, digit, speaker, utterance number."""
     folder = fetch.fetch("fsdd", "recordings/*")
     clips = []
     for entry in fetch.registry("fsdd").matching("recordings/*"):
@@ -84,7 +84,7 @@ def fsdd_clips() -> list[tuple[Path, str, str, int]]:
 
 
 def esc10_clips() -> list[tuple[Path, str, int]]:
-    """Clips of ESC-10: file, class, fold (1 to 5).
+    """List the clips of ESC-10: file, class, fold (1 to 5).
 
     The fold is the first number of the file's name; clips cut from one recording share a fold.
     """

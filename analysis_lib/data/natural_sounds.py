@@ -65,13 +65,14 @@ class Sounds:
         return f"Sounds({len(self)} sounds in {len(set(self.categories))} categories)"
 
     def __getitem__(self, selection) -> "Sounds":
-        """Subset by slice, integer or boolean array, or list of names (in the order given)."""
+        """Subset by slice, integers, a boolean mask, or names (in the order given)."""
         if isinstance(selection, str):
             selection = [selection]
-        if isinstance(selection, (slice, np.ndarray)):
-            names = [str(name) for name in np.array(self.names, dtype=object)[selection]]
-        else:
-            names = [self.names[i] if isinstance(i, (int, np.integer)) else i for i in selection]
+        if not isinstance(selection, slice):
+            selection = np.asarray(list(selection))
+        if isinstance(selection, slice) or selection.dtype.kind in "biu":
+            selection = np.array(self.names, dtype=object)[selection]
+        names = [str(name) for name in selection]
         for name in names:
             if name not in self._sources:
                 raise UnknownNameError("sound", name, self.names)
@@ -121,7 +122,7 @@ class Sounds:
                 head = f"{samples.dtype.str}{samples.shape}@{self.sample_rate}".encode()
                 self._hashes[name] = hashlib.sha256(head + samples.tobytes()).hexdigest()
             else:
-                self._hashes[name] = file_sha256(source)
+                self._hashes[name] = file_sha256(_existing(source, name))
         return self._hashes[name]
 
 
@@ -153,10 +154,8 @@ def read_audio(
     AudioError
         When the file is missing, unreadable, truncated, empty, silent or not finite.
     """
-    path = Path(path)
-    name = name or path.stem
-    if not path.is_file():
-        raise AudioError(f"sound {name!r}: no file {path}")
+    name = name or Path(path).stem
+    path = _existing(path, name)
     try:
         with soundfile.SoundFile(path) as audio:
             rate = audio.samplerate
@@ -172,6 +171,13 @@ def read_audio(
             "holds). Replace the file."
         )
     return _conditioned(waveform, rate, sample_rate, name, on_silence)
+
+
+def _existing(path: Path, name: str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"sound {name!r}: no file {path}. Put it there, or leave out the sound.")
+    return path
 
 
 def _conditioned(

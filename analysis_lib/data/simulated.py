@@ -152,7 +152,8 @@ def planted_features(sounds: Sounds) -> dict[str, np.ndarray]:
     -------
     dict of str to array of shape (n_sounds, n_features)
         ``spectrum``: mean log energy in 24 bands; ``modulation``: energy of 8 band envelopes at
-        6 rates (2 to 64 Hz); ``conjunction``: 64 rectified random combinations of both.
+        6 rates (2 to 64 Hz); ``conjunction``: 64 products of random combinations of the two,
+        compressed.
     """
     spectrum, modulation = [], []
     for name in sounds:
@@ -248,7 +249,7 @@ def plant(
             else:
                 signals.append(np.zeros((len(names), count)))
             for voxel in range(count):
-                centre = list(areas).index(area) * 12 if area else -12
+                centre = list(areas).index(area) * 8 if area else -8
                 coordinates.append(
                     {
                         "subject": f"sub-{subject + 1:02d}",

@@ -34,6 +34,7 @@ def synthesise_note(
     rng : numpy.random.Generator
         Draws spectral slope, envelope, vibrato, level, tuning (within 10 cents) and noise.
     seconds : float
+        Its length.
     sample_rate : int
         In Hz.
 
@@ -46,7 +47,7 @@ def synthesise_note(
         raise UnknownNameError("instrument", instrument, INSTRUMENTS)
     t = np.arange(round(seconds * sample_rate)) / sample_rate
     fundamental = midi_to_hz(pitch + rng.uniform(-0.1, 0.1))
-    n_harmonics = max(1, int(0.45 * sample_rate / fundamental))
+    n_harmonics = int(np.clip(0.45 * sample_rate / fundamental, 1, 32))
     order = np.arange(1, n_harmonics + 1)[:, None]
     slope = rng.uniform(0.8, 1.4)
     vibrato_depth, attack = 0.0, rng.uniform(0.01, 0.03)
@@ -76,9 +77,10 @@ def synthesise_note(
     elif instrument == "voice":
         frequency = order * fundamental
         formants = rng.choice([[700, 1150], [350, 2000], [400, 800], [550, 1750]])
-        amplitude = sum(
-            np.exp(-0.5 * ((frequency - formant) / 150) ** 2) for formant in formants
-        ) + 0.03 / order
+        amplitude = (
+            sum(np.exp(-0.5 * ((frequency - formant) / 150) ** 2) for formant in formants)
+            + 0.03 / order
+        )
         vibrato_depth, attack = rng.uniform(0.004, 0.012), rng.uniform(0.04, 0.1)
     else:
         order = _BELL[_BELL * fundamental < 0.45 * sample_rate][:, None]
@@ -87,7 +89,7 @@ def synthesise_note(
         attack = 0.002
     wobble = vibrato_depth * np.sin(2 * np.pi * rng.uniform(4.5, 6.5) * t) / (2 * np.pi * 5.5)
     phase = rng.uniform(0, 2 * np.pi, order.shape)
-    partials = np.sin(2 * np.pi * fundamental * order * (t + wobble) + phase)
+    partials = np.sin((2 * np.pi * fundamental * order * (t + wobble) + phase).astype(np.float32))
     wave = (amplitude * envelope * partials).sum(axis=0)
     wave = wave / np.abs(wave).max()
     breath = 0.05 if instrument == "flute" else 0.003

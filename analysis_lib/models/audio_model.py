@@ -128,6 +128,7 @@ class AudioModel:
         return {
             "model": self.card.name,
             "class": type(self).__name__,
+            "sample_rate": str(self.sample_rate),
             "options": repr(sorted(self.card.options.items())),
             "code_version": self.code_version,
             "weights_sha256": self.weights_sha256,
@@ -186,7 +187,9 @@ class AudioModel:
         parts = {}
         for length in sorted(set(lengths)):
             rows = [row for row, n in enumerate(lengths) if n == length]
-            outputs = self._forward(waveforms[rows, :length].to(self.device), wanted)
+            # TensorFloat-32 keeps three digits, fewer than the published features have.
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                outputs = self._forward(waveforms[rows, :length].to(self.device), wanted)
             for layer in wanted:
                 self._check_finite(outputs[layer], layer, rows)
             parts[length] = rows, outputs

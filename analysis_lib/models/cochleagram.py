@@ -137,29 +137,33 @@ class CochleagramTransform(torch.nn.Module):
             Low to high frequency, 200 frames per second, (time - 1001) // 100 + 1 frames.
             The analysis is circular: the end of a sound reaches into its start.
         """
-        n_sounds, n_samples = waveforms.shape
+        n_samples = waveforms.shape[1]
         bank = self._filter_bank(n_samples, waveforms.device)
-        spectrum = torch.fft.rfft(waveforms.clamp(-1, 1), norm="forward")
         # Blocks that stay in the processor's cache; few and large ones where launches cost.
         block_size = 2**18 if waveforms.device.type == "cpu" else 2**25
-        n_block = max(1, block_size // (n_sounds * n_samples))
+        n_channels = max(1, block_size // n_samples)
         envelopes = torch.cat(
             [
-                self._envelopes(spectrum, n_samples, bins, weights, bank.kernel)
-                for bins, weights in zip(
-                    bank.bins.split(n_block), bank.weights.split(n_block), strict=True
-                )
-            ],
-            dim=1,
+                self._envelopes(sounds, bank, n_channels)
+                for sounds in waveforms.clamp(-1, 1).split(max(1, n_channels // N_CHANNELS))
+            ]
         )
         return (envelopes.clamp(min=0) + 1e-8) ** 0.3
 
     @staticmethod
-    def _envelopes(spectrum, n_samples, bins, weights, kernel) -> torch.Tensor:
-        """Envelopes of a block of channels at 200 Hz, shape (batch, channel, frame)."""
-        subbands = torch.fft.ifft(spectrum[:, bins] * weights, n=n_samples, norm="forward")
-        power = subbands.real.square().addcmul_(subbands.imag, subbands.imag)
-        return power.clamp_(min=1e-16).sqrt_().unfold(-1, N_TAPS, DECIMATION) @ kernel
+    def _envelopes(waveforms, bank, n_channels) -> torch.Tensor:
+        """Envelopes at 200 Hz, shape (batch, channel, frame), a few channels at a time."""
+        n_samples = waveforms.shape[1]
+        spectrum = torch.fft.rfft(waveforms, norm="forward")
+        blocks = []
+        for bins, weights in zip(
+            bank.bins.split(n_channels), bank.weights.split(n_channels), strict=True
+        ):
+            subbands = torch.fft.ifft(spectrum[:, bins] * weights, n=n_samples, norm="forward")
+            power = subbands.real.square().addcmul_(subbands.imag, subbands.imag)
+            envelopes = power.clamp_(min=1e-16).sqrt_()
+            blocks.append(envelopes.unfold(-1, N_TAPS, DECIMATION) @ bank.kernel)
+        return torch.cat(blocks, dim=1)
 
 
 def _filter_bank(n_samples: int, device: torch.device) -> _FilterBank:

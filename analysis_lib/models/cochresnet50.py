@@ -61,6 +61,9 @@ class ResNet50(nn.Module):
                 blocks.append(Bottleneck(n_in, n_inner, stride, project=first))
                 n_in = Bottleneck.expansion * n_inner
             self.add_module(f"layer{number + 1}", nn.Sequential(*blocks))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """Compute one stage after the other.

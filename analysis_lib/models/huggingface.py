@@ -17,18 +17,19 @@ last one padded as the extractor does, and give the frames that begin within the
 import json
 import re
 from collections.abc import Mapping
+from contextlib import contextmanager
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..errors import MissingDataError, ParameterError, UnknownNameError, WeightsError
+from ..errors import MissingDataError, UnknownNameError, WeightsError
 from .audio_model import AudioModel
 from .cards import ModelCard
-from .encoders import CODEC, ENCODERS, Encoder
-from .taps import run_tapped, stacked_grid
+from .encoder_table import ENCODERS
+from .encoders import CODEC, Encoder
+from .taps import run_tapped
 
 __all__ = ["HuggingFace", "describe", "open_model"]
 
@@ -129,9 +130,11 @@ class Repository:
     def load(self) -> nn.Module:
         """Read the encoder with its weights, every tensor accounted for."""
         try:
-            model, report = self.model_class.from_pretrained(
-                self.source, dtype=torch.float32, output_loading_info=True, **self.options
-            )
+            with _without_progress_bars():
+                model, report = self.model_class.from_pretrained(
+                    self.source, dtype=torch.float32, output_loading_info=True,
+                    ignore_mismatched_sizes=True, **self.options,
+                )  # fmt: skip
         except (OSError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{self.name} could not be read: {error}") from error
         problems = [
@@ -175,6 +178,19 @@ class Repository:
         )
 
 
+@contextmanager
+def _without_progress_bars():
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 class HuggingFace(AudioModel):
     """An audio encoder of the transformers library.
 
@@ -193,10 +209,14 @@ class HuggingFace(AudioModel):
         model = repository.build() if untrained else repository.load()
         self.network = self._encoder.kept(model)
         self._config = model.config
-        stages = self._encoder.stages(self._config, self._extractor)
-        self._grids = self._encoder.grids(self.network, self._config, stages)
-        if missing := set(self.layers) - self._grids.keys():
-            raise ParameterError(f"{self.card.name}: no place in time known for {missing}")
+        self.min_samples = self._encoder.min_samples(self._config, self._extractor)
+        self._grids = self._encoder.grids(self.network, self._config, self._extractor)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the features depend on, the settings of network and extractor included."""
+        settings = (self._config.to_dict(), self._extractor.to_dict())
+        return super().identity | {"settings": json.dumps(settings, sort_keys=True, default=str)}
 
     def _forward(self, waveforms, layers):
         window = self._encoder.window(self._config, self._extractor)
@@ -208,7 +228,8 @@ class HuggingFace(AudioModel):
         parts = []
         for start in range(0, waveforms.shape[1], round(step)):
             part = waveforms[:, start : start + n_samples]
-            frames = self._frames(part, layers)
+            short = max(0, self.min_samples - part.shape[1])
+            frames = self._frames(nn.functional.pad(part, (0, short)), layers)
             parts.append(
                 {
                     layer: values[:, : self._n_inside(layer, min(part.shape[1], round(step)))]
@@ -240,21 +261,21 @@ class HuggingFace(AudioModel):
         }
 
     def _inputs(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the feature extractor makes of each sound, on the model's device."""
-        sounds = [wave for wave in waveforms.cpu().numpy()]
+        """Run the feature extractor on each sound; its output on the model's device."""
         made = self._extractor(
-            sounds, sampling_rate=self.sample_rate, return_tensors="pt",
+            [*waveforms.cpu().numpy()], sampling_rate=self.sample_rate, return_tensors="pt",
             **self._encoder.extractor_arguments,
         )  # fmt: skip
-        accepted = self._encoder.accepted
-        inputs = {name: made[name].to(waveforms.device) for name in accepted if name in made}
-        return {
-            name: value.float() if value.is_floating_point() else value
-            for name, value in inputs.items()
-        }
+        inputs = {}
+        for name in self._encoder.accepted:
+            if name in made:
+                value = torch.as_tensor(made[name]).to(waveforms.device)
+                value = value.float() if value.is_floating_point() else value
+                inputs[self._encoder.renamed.get(name, name)] = value
+        return inputs
 
     def _n_inside(self, layer: str, n_samples: int) -> int:
-        """Number of a layer's frames that begin within the first ``n_samples``."""
+        """Count a layer's frames that begin within the first ``n_samples``."""
         step, _ = self._grids[layer]
         return max(1, int(-(-n_samples // step)))
 

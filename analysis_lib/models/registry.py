@@ -1,9 +1,11 @@
 """Finding and loading models by name."""
 
+import re
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -60,8 +62,18 @@ def list_models(pattern: str = "*", kind: str | None = None) -> list[str]:
 
 
 def card(name: str) -> ModelCard:
-    """Card of a model, by its name or an alias."""
-    return cards.find_card(name)
+    """Card of a model, by its name or an alias; one from outside the zoo describes itself."""
+    outside = _outside_the_zoo(name)
+    return cards.find_card(name) if outside is None else outside.describe(name)
+
+
+def _outside_the_zoo(name: str) -> ModuleType | None:
+    """Find the module that opens models by this kind of name; None for the zoo's own."""
+    if name.startswith("hf:"):
+        return import_module(".huggingface", __package__)
+    if re.fullmatch(r".+\.py:\w+", name):
+        return import_module(".own", __package__)
+    return None
 
 
 def family_class(family: str) -> type[AudioModel]:
@@ -83,7 +95,9 @@ def load(
     Parameters
     ----------
     name : str
-        A name or alias from :func:`list_models`.
+        A name or alias from :func:`list_models`; ``"hf:<repository or folder>"`` for any audio
+        encoder of the transformers library; ``"path/to/file.py:function"`` for a model of your
+        own.
     checkpoint : path, optional
         The published checkpoint file, or a ``.safetensors`` file with the published tensor
         names. By default the file in ``BRAINBOOK_DATA`` or the cache, fetched where possible.
@@ -111,12 +125,32 @@ def load(
     WeightsError
         When it does not fit the network exactly.
     """
-    entry = card(name)
     if untrained and (permuted or checkpoint):
         raise ParameterError("untrained=True takes neither a checkpoint nor permuted=True")
     resolved = resolve_device(device)
+    outside = _outside_the_zoo(name)
+    if outside is None:
+        model = _from_card(card(name), checkpoint, untrained, seed)
+    elif checkpoint is not None:
+        raise ParameterError(f"{name} brings its own weights and takes no checkpoint")
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = outside.open_model(name, untrained)
+    if permuted:
+        weights.permute(model, seed)
+    model.network.eval().requires_grad_(False)
+    return model.to(resolved)
+
+
+def _from_card(
+    entry: ModelCard, checkpoint: str | Path | None, untrained: bool, seed: int
+) -> AudioModel:
+    """Build a model of the zoo and fill it."""
     if entry.kind == "published" and not untrained:
         checkpoint = checkpoint or weights.locate(entry)
+    elif entry.kind == "trained-here" and not untrained:
+        checkpoint = checkpoint or weights.trained_here(entry)
     with (
         torch.random.fork_rng(devices=[]),
         weights.parameters_unfilled() if checkpoint is not None else nullcontext(),
@@ -125,7 +159,4 @@ def load(
         model = family_class(entry.family)(entry)
     if checkpoint is not None:
         weights.load_published(model, checkpoint)
-    if permuted:
-        weights.permute(model, seed)
-    model.network.eval().requires_grad_(False)
-    return model.to(resolved)
+    return model

@@ -58,7 +58,10 @@ class SmallConvNet(nn.Module):
         -------
         list of tensor of shape (batch, channel, frame, frequency)
         """
-        log_mel = self.front_end(waveforms)
+        return self.from_log_mel(self.front_end(waveforms), depth)
+
+    def from_log_mel(self, log_mel: torch.Tensor, depth: int | None = None) -> list[torch.Tensor]:
+        """As :meth:`forward`, from spectrograms of shape (batch, frame, n_mels)."""
         spread, mean = torch.std_mean(log_mel, dim=(1, 2), correction=0, keepdim=True)
         x = ((log_mel - mean) / (spread + 1e-3)).unsqueeze(1)
         outputs = []

@@ -104,3 +104,40 @@ def take_layers(
             if len(taken) == len(layers):
                 break
     return taken
+
+
+def measured_grid(n_frames: Callable[[int], int], start: int, span: int = 8) -> tuple[float, float]:
+    """Where frames lie, from the lengths at which one more appears.
+
+    Parameters
+    ----------
+    n_frames : callable
+        Number of frames of a sound of that many samples; must not decrease.
+    start : int
+        Length in samples to start from.
+    span : int
+        Number of frames to measure over.
+
+    Returns
+    -------
+    step, first : float
+        Samples between frames, and centre of the first frame if a sound that just holds its
+        frames holds them symmetrically.
+    """
+
+    def shortest(count: int, low: int) -> int:
+        """Find the shortest length with at least ``count`` frames."""
+        reach = 1
+        while n_frames(low + reach) < count:
+            reach *= 2
+        high, low = low + reach, low + reach // 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if n_frames(middle) >= count else (middle, high)
+        return high
+
+    one = shortest(n_frames(start) + 1, start)
+    several = shortest(n_frames(one) + span, one)
+    counts = n_frames(one), n_frames(several)
+    step = (several - one) / (counts[1] - counts[0])
+    return step, (one - 1 - (counts[0] - 1) * step) / 2

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..data import fetch
-from ..errors import DataError, WeightsError, WeightsNotice
+from ..errors import DataError, MissingDataError, WeightsError, WeightsNotice
 from ..paths import atomic_path, cache_dir, file_sha256
 from ..pickles import CONTAINERS, NUMPY, RestrictedUnpickler
 from .audio_model import AudioModel
@@ -34,6 +34,7 @@ __all__ = [
     "parameters_unfilled",
     "permute",
     "read_checkpoint",
+    "trained_here",
 ]
 
 
@@ -51,13 +52,41 @@ def locate(card: ModelCard) -> Path:
     files = card.checkpoint.split()
     if len(files) < 2:
         return fetch.fetch_checkpoint(
-            card.name, card.checkpoint, card.source, card.sha256, card.download_mb
+            card.name, card.checkpoint, card.source, card.revision, card.sha256, card.download_mb
         )
     paths = [
-        fetch.fetch_checkpoint(card.name, file, card.source, sha256, card.download_mb)
+        fetch.fetch_checkpoint(
+            card.name, file, card.source, card.revision, sha256, card.download_mb
+        )
         for file, sha256 in zip_longest(files, card.sha256.split(), fillvalue="")
     ]
     return paths[0].parent
+
+
+def trained_here(card: ModelCard, seed: int = 0, must_exist: bool = True) -> Path:
+    """Path, in the cache, of the weights of a model that this project trains itself.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Its ``revision`` names the recipe, so that weights of another recipe are not found.
+    seed : int
+        That they were trained from.
+    must_exist : bool
+        Refuse a path at which there is no file.
+
+    Raises
+    ------
+    MissingDataError
+        Says which command makes them.
+    """
+    path = cache_dir("light-zoo", f"{card.name}-{card.revision}-seed{seed}.safetensors")
+    if must_exist and not path.is_file():
+        raise MissingDataError(
+            f"{card.name} has not been trained on this machine yet ({path} is not there). Run "
+            f"'brainbook train {card.name}' (a minute on a laptop), or pass untrained=True."
+        )
+    return path
 
 
 @contextmanager
@@ -358,11 +387,18 @@ def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        # PyTorch's own message proposes to load without the check; nobody should.
         if not zipfile.is_zipfile(path):
-            raise WeightsError(f"{path} is not a readable torch checkpoint: {error}") from error
+            raise WeightsError(
+                f"{path} is not a readable torch checkpoint. It is damaged, or an old file with "
+                "more than tensors in it, and was refused. Fetch it again, or convert it to "
+                "safetensors where you trust it."
+            ) from error
     with zipfile.ZipFile(path) as archive:
-        (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        folder = pickled.removesuffix("data.pkl")
+        pickled = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickled) != 1:
+            raise WeightsError(f"{path} is an archive, but not a torch checkpoint")
+        folder = pickled[0].removesuffix("data.pkl")
 
         @cache  # tensors that share a storage go on sharing it
         def stored(kind, key):
@@ -373,7 +409,7 @@ def _read_torch(path: Path) -> object:
             _, kind, key, _, n_items = identifier
             return stored(kind, key)[:n_items]
 
-        with archive.open(pickled) as stream:
+        with archive.open(pickled[0]) as stream:
             return _restricted(stream, path, storage)
 
 

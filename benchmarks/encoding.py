@@ -1,0 +1,194 @@
+"""Nested ridge regression with a layer and a penalty per voxel: how fast, against what.
+
+    python benchmarks/encoding.py [--voxels 7694] [--device auto] [--plot costs.png]
+
+Side by side in one run, medians of several repetitions:
+
+* ours: ``encoding.nested_cv_ridge``, 12 layers (768 to 4,096 units), 8 penalties, 5 x 4 folds;
+* the per-voxel loop: the same protocol with scikit-learn, a fit per voxel, fold, layer and
+  penalty, timed on a stated sample of voxels and extrapolated;
+* himalaya's KernelRidgeCV on the same grid of penalties and inner folds, one layer at a time
+  (it cannot choose the layer and the penalty together, so it does less);
+* the floor: the matrix products that the base grid cannot do without, and nothing else.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from himalaya.kernel_ridge import KernelRidgeCV
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit
+
+from analysis_lib import encoding, figures
+from analysis_lib.device import resolve_device
+
+matplotlib.use("Agg")
+N_SOUNDS, N_FOLDS = 165, 5
+ALPHAS = encoding.PAPER_ALPHAS
+
+
+def make_data(n_layers, n_voxels, seed=0):
+    """Layers with a power-law spectrum, voxels that follow one layer each, with noise."""
+    rng = np.random.default_rng(seed)
+    layers = {}
+    for i, n_units in enumerate(np.linspace(768, 4096, n_layers).astype(int)):
+        scores = rng.standard_normal((N_SOUNDS, N_SOUNDS)) * np.arange(1, N_SOUNDS + 1) ** -0.7
+        loadings = rng.standard_normal((N_SOUNDS, n_units))
+        layers[f"layer-{i:02d}"] = (scores @ loadings).astype(np.float32)
+    each = -(-n_voxels // n_layers)
+    signal = [x @ rng.standard_normal((x.shape[1], each)) for x in layers.values()]
+    signal = np.concatenate([part / part.std(axis=0) for part in signal], axis=1)[:, :n_voxels]
+    noise = rng.uniform(0.5, 4, n_voxels) * rng.standard_normal(signal.shape)
+    return layers, signal + noise, np.arange(N_SOUNDS) % N_FOLDS
+
+
+def per_voxel(layers, y, folds):
+    """Run the protocol for one voxel as the paper's code does, one scikit-learn fit at a time."""
+    y = y.astype(np.float64)
+    for outer in range(N_FOLDS):
+        train = folds != outer
+        best = (-1.0, None, None)
+        for alpha in ALPHAS:
+            for name, x in layers.items():
+                predicted = np.empty(N_SOUNDS)
+                for inner in set(range(N_FOLDS)) - {outer}:
+                    fit, held = train & (folds != inner), folds == inner
+                    model = Ridge(alpha=alpha).fit(x[fit], y[fit])
+                    predicted[held] = model.predict(x[held])
+                r = np.corrcoef(y[train], predicted[train])[0, 1]
+                best = max(best, (max(r, 0) ** 2, alpha, name))
+        Ridge(alpha=best[1]).fit(layers[best[2]][train], y[train]).predict(layers[best[2]][~train])
+
+
+def himalaya_grid(layers, y, folds, device):
+    """Fit the same penalties and folds with himalaya, a layer and an outer fold at a time."""
+    for x in layers.values():
+        kernel = encoding.gram(x).float().to(device)
+        targets = torch.as_tensor(y, dtype=torch.float32, device=device)
+        for outer in range(N_FOLDS):
+            train = torch.as_tensor(folds != outer)
+            inner = PredefinedSplit(np.unique(folds[folds != outer], return_inverse=True)[1])
+            model = KernelRidgeCV(alphas=np.array(ALPHAS), kernel="precomputed", cv=inner)
+            model.fit(kernel[train][:, train], targets[train])
+            model.predict(kernel[~train][:, train])
+
+
+def floor(n_layers, n_voxels, device, block=1024):
+    """Multiply what has to be multiplied: hat matrices of 20 inner systems by the responses."""
+    held = N_SOUNDS // N_FOLDS
+    hats = torch.randn(len(ALPHAS) * held, N_SOUNDS - 2 * held, device=device)
+    responses = torch.randn(N_SOUNDS - 2 * held, block, device=device)
+    out = torch.empty(len(hats), block, device=device)
+    for _ in range(N_FOLDS * (N_FOLDS - 1) * n_layers * -(-n_voxels // block)):
+        torch.mm(hats, responses, out=out)
+
+
+def seconds(function, device, repeats):
+    """Median wall time of a call, in seconds."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def growth(device):
+    """Cost against the number of voxels, layers and penalties."""
+    layers, y, folds = make_data(12, 4096)
+    names = list(layers)
+    series = {"voxels": [], "layers": [], "penalties": []}
+    for n in (512, 1024, 2048, 4096):
+        run = lambda n=n: encoding.nested_cv_ridge(layers, y[:, :n], folds, device=device)  # noqa: E731
+        series["voxels"].append((n, seconds(run, device, 3)))
+    for n in (1, 3, 6, 12):
+        some = {name: layers[name] for name in names[:n]}
+        run = lambda s=some: encoding.nested_cv_ridge(s, y[:, :2048], folds, device=device)  # noqa: E731
+        series["layers"].append((n, seconds(run, device, 3)))
+    for n in (2, 4, 8, 16):
+        grid = np.geomspace(0.01, 50, n)
+        run = lambda g=grid: encoding.nested_cv_ridge(  # noqa: E731
+            layers, y[:, :2048], folds, g, "none", device=device
+        )
+        series["penalties"].append((n, seconds(run, device, 3)))
+    return series
+
+
+def plot(series, path):
+    """Draw the cost against each quantity."""
+    import matplotlib.pyplot as plt
+
+    figures.use_style()
+    _, axes = plt.subplots(1, 3, figsize=(10, 3.2))
+    for ax, (name, points) in zip(axes, series.items(), strict=True):
+        ax.plot(*zip(*points, strict=True), marker="o")
+        ax.set(xlabel=f"Number of {name}", ylabel="Seconds", ylim=(0, None), xlim=(0, None))
+    plt.savefig(path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--voxels", type=int, default=7694)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--sample", type=int, default=1, help="voxels of the per-voxel loop")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--plot", default="benchmarks/results/encoding.png")
+    parser.add_argument("--json", default="benchmarks/results/encoding.json")
+    options = parser.parse_args()
+    device = resolve_device(options.device, float64=True)
+    layers, y, folds = make_data(options.layers, options.voxels)
+    run = lambda: encoding.nested_cv_ridge(layers, y, folds, device=device)  # noqa: E731
+    run()
+    ours = seconds(run, device, options.repeats)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    bare = seconds(lambda: floor(len(layers), options.voxels, device), device, options.repeats)
+    ours_again = seconds(run, device, options.repeats)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    loop = seconds(
+        lambda: [per_voxel(layers, y[:, v], folds) for v in range(options.sample)], device, 1
+    )
+    loop *= options.voxels / options.sample
+    torch.set_num_threads(threads)
+    from himalaya.backend import set_backend
+
+    set_backend("torch_cuda" if device.type == "cuda" else "torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        other = seconds(lambda: himalaya_grid(layers, y, folds, device), device, 1)
+    best = min(ours, ours_again)
+    report = {
+        "machine": f"{platform.machine()}, {threads} threads, {device}",
+        "layers": len(layers),
+        "voxels": options.voxels,
+        "seconds_ours": round(ours, 3),
+        "seconds_ours_after_floor": round(ours_again, 3),
+        "per_voxel_loop_over_ours": round(loop / best),
+        "per_voxel_loop_sample": options.sample,
+        "himalaya_over_ours": round(other / best, 1),
+        "ours_over_floor": round(statistics.median([ours, ours_again]) / bare, 1),
+        "seconds_floor": round(bare, 3),
+        "peak_memory_gb": round(peak, 2),
+    }
+    for name, value in report.items():
+        print(f"{name:28s}{value}")
+    Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+    plot(growth(device), options.plot)
+    print(f"cost against voxels, layers and penalties: {options.plot}")
+
+
+if __name__ == "__main__":
+    main()
