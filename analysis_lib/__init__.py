@@ -1,6 +1,6 @@
-"""Do better audio representations look more like the brain?
+"""A thin helper package behind an executable book.
 
-A thin helper package behind an executable book. Data flow in one direction::
+Do better audio representations look more like the brain? Data flow in one direction::
 
     sounds -> model -> features -> encoding, rsa -> results -> figures -> chapter -> book
     tasks -----------------┴-----> probes -----------┘

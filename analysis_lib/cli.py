@@ -241,7 +241,7 @@ def _cache() -> str:
 
 def _results() -> str:
     folder = _writable(results_dir(), "BRAINBOOK_RESULTS")
-    return f"results {folder}: {len(list(results_dir().glob('*/*.nc')))} stored"
+    return f"results {folder}: {len(list(results_dir().glob('*/[!.]*.nc')))} stored"
 
 
 def _data() -> str:

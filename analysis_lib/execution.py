@@ -21,6 +21,7 @@ from typing import get_args, get_origin
 import jupytext
 import nbformat
 import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from .errors import BrainbookError, ParameterError, UnknownNameError
 from .paths import (
@@ -31,6 +32,7 @@ from .paths import (
     project_root,
     results_dir,
     source_sha256,
+    storage_errors,
 )
 
 __all__ = [
@@ -238,7 +240,8 @@ def _execute(source: Path, values: dict, executed: Path) -> None:
     notebook = jupytext.read(source)
     started = time.perf_counter()
     partial = executed.with_suffix(".failed.ipynb")
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(partial):
+        partial.parent.mkdir(parents=True, exist_ok=True)
     quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     before = {name: os.environ.get(name) for name in quiet}
     os.environ.update(quiet)
@@ -257,6 +260,12 @@ def _execute(source: Path, values: dict, executed: Path) -> None:
         raise ChapterError(
             f"chapter {source.stem} stopped in cell {error.exec_count}: {error.ename}: "
             f"{error.evalue}\nThe notebook up to there: {partial}"
+        ) from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        late = isinstance(error, CellTimeoutError)
+        reason = f"a cell took over {TIMEOUT} s" if late else "its kernel died (out of memory?)"
+        raise ChapterError(
+            f"chapter {source.stem} stopped: {reason}\nThe notebook up to there: {partial}"
         ) from None
     finally:
         for name, value in before.items():

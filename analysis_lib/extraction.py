@@ -80,7 +80,7 @@ class Features(Mapping):
         return len(self._arrays)
 
     def n_units(self, layer: str) -> int:
-        """Number of units of a layer, without reading it."""
+        """Count the units of a layer without reading it."""
         return int(self._arrays[layer].shape[1])
 
     def __repr__(self) -> str:

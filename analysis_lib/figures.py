@@ -128,7 +128,10 @@ def plot_activations(activations: xr.DataArray, ax: Axes | None = None, n_units:
     middles = (starts + np.r_[starts[1:], len(kinds)]) / 2 - 0.5
     ax.set_yticks(middles, kinds[starts])
     ax.set_xticks([])
-    ax.set_xlabel(f"{z.sizes['unit']} of {activations.sizes['unit']:,} units (z-scored)")
+    ax.set(
+        xlabel=f"{z.sizes['unit']} of {activations.sizes['unit']:,} units (z-scored)",
+        ylabel="Sounds, by category",
+    )
     return ax
 
 
@@ -202,7 +205,7 @@ def plot_layer_choice(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
         shares, ax=ax, cmap="viridis", vmin=0, vmax=1, annot=True, fmt=".0%",
         cbar_kws={"label": "Share of outer folds"},
     )  # fmt: skip
-    ax.set(xlabel="Layer, first to last", ylabel="")
+    ax.set(xlabel="Layer, first to last", ylabel="Area or target")
     ax.tick_params(axis="y", rotation=0)
     return ax
 

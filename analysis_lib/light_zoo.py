@@ -95,7 +95,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({
     "light-environment": Recipe(("environment",), 400),
     "light-notes": Recipe(("pitch", "instrument"), 250),
     "light-all": Recipe(
-        ("digits", "speakers", "environment", "pitch", "instrument"), 300, batch_size=100
+        ("digits", "speakers", "environment", "pitch", "instrument"), 500, batch_size=125
     ),
 })  # fmt: skip
 

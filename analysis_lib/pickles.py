@@ -37,13 +37,13 @@ NUMPY: Mapping[str, object] = {
 class Inert:
     """Stands where a pickle holds an object that nobody needs. Does nothing at all."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args, **kwargs):  # noqa: D102
         return super().__new__(cls)
 
     def __init__(self, *args, **kwargs):
         pass
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args, **kwargs):  # noqa: D102
         return Inert()
 
     def __setstate__(self, state):

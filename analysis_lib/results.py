@@ -25,6 +25,7 @@ __all__ = ["analyses", "cached", "load", "open", "provenance", "save"]
 
 log = logging.getLogger("brainbook")
 
+_FINISHED = "[!.]*.nc"  # a killed run may leave a hidden, unfinished file
 _HOW_NOT_WHAT = ("device", "n_targets_batch", "progress")
 _PACKAGES = ("torch", "numpy", "scipy", "xarray", "transformers", "scikit-learn", "nilearn")
 
@@ -133,7 +134,7 @@ def open(analysis: str, key: str) -> xr.Dataset:
     """
     path = _path(analysis, key)
     if not path.is_file():
-        known = [file.stem for file in path.parent.glob("*.nc")]
+        known = [file.stem for file in path.parent.glob(_FINISHED)]
         raise UnknownNameError(f"{analysis} result", key, known)
     try:
         with xr.open_dataset(path, engine="h5netcdf") as stored:
@@ -146,7 +147,7 @@ def open(analysis: str, key: str) -> xr.Dataset:
 
 def analyses() -> list[str]:
     """Names of the analyses that have results in the store."""
-    return sorted({file.parent.name for file in results_dir().glob("*/*.nc")})
+    return sorted({file.parent.name for file in results_dir().glob(f"*/{_FINISHED}")})
 
 
 def load(analysis: str, **filters) -> pd.DataFrame:
@@ -168,7 +169,7 @@ def load(analysis: str, **filters) -> pd.DataFrame:
     if analysis not in analyses():
         raise UnknownNameError("analysis in the result store", analysis, analyses())
     rows = []
-    for path in sorted((results_dir() / analysis).glob("*.nc")):
+    for path in sorted((results_dir() / analysis).glob(_FINISHED)):
         stored = open(analysis, path.stem)
         row = json.loads(stored.attrs["parameters"])
         if any(row.get(name) != value for name, value in filters.items()):

@@ -201,7 +201,7 @@ def region_contrasts(
     Parameters
     ----------
     positions : DataArray (model, roi)
-        As :func:`analysis_lib.layer_choice.best_layer_position`, averaged over the rest.
+        As :func:`analysis_lib.encoding.layer_choice.best_layer_position`, averaged over the rest.
     reference : str
         The region to compare with.
     dim : str

@@ -118,8 +118,10 @@ def growth(device):
         series["layers"].append((n, seconds(run, device, 3)))
     for n in (2, 4, 8, 16):
         grid = np.geomspace(0.01, 50, n)
-        run = lambda g=grid: encoding.nested_cv_ridge(  # noqa: E731
-            layers, y[:, :2048], folds, g, "none", device=device
+        run = (
+            lambda g=grid: encoding.nested_cv_ridge(  # noqa: E731
+                layers, y[:, :2048], folds, g, "none", device=device
+            )
         )
         series["penalties"].append((n, seconds(run, device, 3)))
     return series

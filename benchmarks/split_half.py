@@ -23,7 +23,7 @@ from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
 from analysis_lib.data.splits import tuckute_splits
-from analysis_lib.split_half import TUCKUTE_ALPHAS, split_half_ridge
+from analysis_lib.encoding.split_half import TUCKUTE_ALPHAS, split_half_ridge
 
 N_SOUNDS = 165
 

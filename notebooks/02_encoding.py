@@ -24,8 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from analysis_lib import data, encoding, extraction, figures, published
-from analysis_lib import results, surface
+from analysis_lib import data, encoding, extraction, figures, published, results, surface
 
 figures.use_style()
 

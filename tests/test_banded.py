@@ -3,7 +3,7 @@ import pytest
 from himalaya.backend import get_backend
 from sklearn.kernel_ridge import KernelRidge
 
-from analysis_lib.banded import variance_partition
+from analysis_lib.encoding.banded import variance_partition
 from analysis_lib.errors import AlignmentError, DataError, ParameterError
 
 FOLDS = np.arange(60) % 4

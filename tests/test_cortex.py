@@ -156,7 +156,9 @@ def test_simulated_components_are_one_noise_free_target_per_layer(simulated):
 
 
 def test_unknown_names():
-    with pytest.raises(UnknownNameError, match="response data set 'nh2015-component'. Did you mean"):
+    with pytest.raises(
+        UnknownNameError, match="response data set 'nh2015-component'. Did you mean"
+    ):
         data.responses("nh2015-component")
     with pytest.raises(UnknownNameError, match="sound set 'natsound'. Did you mean 'natsound165'"):
         data.sounds("natsound")

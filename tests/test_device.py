@@ -83,5 +83,7 @@ def test_memory_of_the_cpu_is_what_the_system_has_left():
 def test_memory_budget():
     free = available_memory(CPU)
     require_memory(0.5 * free, CPU, "a small thing", "never said")
-    with pytest.raises(MemoryBudgetError, match=r"a thing needs about .* GB on cpu, and .* Buy more"):
+    with pytest.raises(
+        MemoryBudgetError, match=r"a thing needs about .* GB on cpu, and .* Buy more"
+    ):
         require_memory(2 * free, CPU, "a thing", "Buy more.")

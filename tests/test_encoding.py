@@ -331,5 +331,7 @@ def test_aggregate_without_subjects_has_no_error():
 
 
 def test_aggregate_by_an_unknown_coordinate():
-    with pytest.raises(UnknownNameError, match="coordinate of the targets 'rio'. Did you mean 'roi'"):
+    with pytest.raises(
+        UnknownNameError, match="coordinate of the targets 'rio'. Did you mean 'roi'"
+    ):
         aggregate(scored(roi=["A"] * 6), by="rio")

@@ -14,7 +14,11 @@ from analysis_lib.data import fetch
 from analysis_lib.errors import ChecksumError, MissingDataError, StorageError, UnknownNameError
 from analysis_lib.paths import cache_dir
 
-FILES = {"tones/low.wav": b"low tone " * 400, "tones/high.wav": b"high tone " * 500, "a b.csv": b"x"}
+FILES = {
+    "tones/low.wav": b"low tone " * 400,
+    "tones/high.wav": b"high tone " * 500,
+    "a b.csv": b"x",
+}
 
 
 class Web(BaseHTTPRequestHandler):
@@ -135,7 +139,9 @@ def test_a_flipped_byte_in_the_mirror_names_the_file(web, mirror):
     damaged = bytearray(file.read_bytes())
     damaged[100] ^= 1
     file.write_bytes(damaged)
-    expected = rf"{file} is not the registered file \(SHA-256 differs\), so it was not used. Replace"
+    expected = (
+        rf"{file} is not the registered file \(SHA-256 differs\), so it was not used. Replace"
+    )
     with pytest.raises(ChecksumError, match=expected):
         fetch.fetch("tones")
     assert web.requests == [] and file.read_bytes() == damaged
@@ -258,7 +264,9 @@ def test_an_unpinned_file_has_its_checksum_recorded_and_is_held_to_it(web):
 def test_a_pinned_file_in_the_mirror_is_checked(web, mirror):
     url, right = f"{web.url}/tones/low.wav", hashlib.sha256(FILES["tones/low.wav"]).hexdigest()
     assert fetch.fetch_url("tones/tones", "low.wav", url, right) == mirror / "tones" / "low.wav"
-    with pytest.raises(ChecksumError, match=r"differs from the checksum registered \(000000000000…"):
+    with pytest.raises(
+        ChecksumError, match=r"differs from the checksum registered \(000000000000…"
+    ):
         fetch.fetch_url("tones/tones", "low.wav", url, "0" * 64)
     assert web.requests == []
 

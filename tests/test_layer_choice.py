@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis_lib.errors import DataError, ParameterError
-from analysis_lib.layer_choice import (
+from analysis_lib.encoding.layer_choice import (
     best_layer_position,
     choose_by_split_halves,
     subject_medians,
 )
+from analysis_lib.errors import DataError, ParameterError
 
 
 def scores(values, **coords):

@@ -81,7 +81,9 @@ def test_a_higher_rate_is_lowered_without_a_notice(write):
 
 def test_silence_is_refused_or_noted(write):
     file = write(np.zeros(RATE))
-    with pytest.raises(AudioError, match=r"'tone' is silent \(peak 0.0e\+00\).*leave out the sound"):
+    with pytest.raises(
+        AudioError, match=r"'tone' is silent \(peak 0.0e\+00\).*leave out the sound"
+    ):
         read_audio(file)
     with pytest.warns(AudioNotice, match="silent"):
         assert not read_audio(file, on_silence="warn").any()

@@ -56,7 +56,10 @@ def test_a_full_disk_found_out_when_flushing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(paths.os, "fsync", full)
-    with pytest.raises(StorageError, match="disk is full"), atomic_path(tmp_path / "x") as temporary:
+    with (
+        pytest.raises(StorageError, match="disk is full"),
+        atomic_path(tmp_path / "x") as temporary,
+    ):
         temporary.write_text("cached by the system")
     assert list(tmp_path.iterdir()) == []
 

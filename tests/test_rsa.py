@@ -12,7 +12,7 @@ from analysis_lib.data.simulated import plant
 from analysis_lib.data.voxel_twin import random_features, write_twin
 from analysis_lib.data.voxels import nh2015
 from analysis_lib.errors import AlignmentError, DataError, ParameterError, UnknownNameError
-from analysis_lib.ranks import Ranker, correlate_weighted
+from analysis_lib.rsa.ranks import Ranker, correlate_weighted
 
 UPPER = np.triu_indices(20, k=1)
 

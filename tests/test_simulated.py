@@ -56,7 +56,9 @@ def test_layout_is_that_of_the_real_voxels(sounds, layers):
     assert list(cortex["sound"].values) == list(sounds)
     for coord in ("subject", "roi", "hemisphere", "x", "y", "kind"):
         assert cortex[coord].dims == ("target",)
-    places = list(zip(*(cortex[c].values for c in ("subject", "hemisphere", "x", "y")), strict=True))
+    places = list(
+        zip(*(cortex[c].values for c in ("subject", "hemisphere", "x", "y")), strict=True)
+    )
     assert len(set(places)) == len(places)
 
 

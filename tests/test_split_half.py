@@ -8,13 +8,13 @@ from sklearn.linear_model import Ridge, RidgeCV
 from analysis_lib.data.simulated import plant
 from analysis_lib.data.splits import tuckute_splits
 from analysis_lib.data.voxel_twin import random_features
-from analysis_lib.errors import DataError, ParameterError
-from analysis_lib.split_half import (
+from analysis_lib.encoding.split_half import (
     TUCKUTE_ALPHAS,
     noise_corrected,
     spearman_brown,
     split_half_ridge,
 )
+from analysis_lib.errors import DataError, ParameterError
 
 N = 60
 SPLITS = tuckute_splits([f"s{k}" for k in range(N)], n_splits=3).values

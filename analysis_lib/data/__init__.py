@@ -1,6 +1,6 @@
 """Sounds, brain responses and tasks."""
 
-from .cortex import COMPONENTS, folds, responses, sounds
+from .cortex import COMPONENTS, folds, responses, sounds, splits
 from .hear import Task, list_tasks, task
 from .natural_sounds import Sounds, natural_sounds, read_audio
 from .simulated import plant, planted_features, simulated_sounds
@@ -18,5 +18,6 @@ __all__ = [
     "responses",
     "simulated_sounds",
     "sounds",
+    "splits",
     "task",
 ]

@@ -11,10 +11,11 @@ import xarray as xr
 from sklearn.model_selection import StratifiedKFold
 
 from ..errors import AlignmentError, ParameterError, UnknownNameError
-from . import fetch, simulated
+from . import fetch, simulated, voxels
 from .natural_sounds import Sounds, natural_sounds, stimulus_number
+from .splits import tuckute_splits
 
-__all__ = ["COMPONENTS", "folds", "responses", "sounds"]
+__all__ = ["COMPONENTS", "folds", "responses", "sounds", "splits"]
 
 # The column order of the published matrix, under the names the book uses.
 COMPONENTS: Mapping[str, str] = MappingProxyType(
@@ -54,6 +55,8 @@ def responses(name: str, **options) -> xr.DataArray:
         ``"nh2015-components"``: the 6 components of Norman-Haignere et al. (2015), 165 × 6.
         ``"nh2015-reconstructed"``: 165 × 11,065 voxel responses rebuilt from the components and
         their voxel weights; of rank 6 by construction, without noise, subjects or positions.
+        ``"nh2015"``, ``"b2021"``: the voxels of Norman-Haignere et al. (2015) and Boebinger et
+        al. (2021), three repetitions each (:mod:`analysis_lib.data.voxels`).
         ``"simulated"``: a cortex with planted truth
         (:func:`analysis_lib.data.simulated.plant`, whose arguments ``options`` may give).
         ``"simulated-components"``: one noise-free target for each layer planted there.
@@ -145,6 +148,8 @@ RESPONSES: Mapping[str, Callable[..., xr.DataArray]] = MappingProxyType(
     {
         "nh2015-components": _components,
         "nh2015-reconstructed": _reconstructed,
+        "nh2015": voxels.nh2015,
+        "b2021": voxels.b2021,
         "simulated": _simulated,
         "simulated-components": _simulated_components,
     }
@@ -214,3 +219,25 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
         coords = {"sound": np.array(sounds.names, dtype=object)}
         return xr.DataArray(fold, dims="sound", coords=coords, name="fold")
     raise UnknownNameError("set of folds", name, ["auto", "pepino", "stratified"])
+
+
+def splits(name: str = "tuckute", sounds: Sounds | None = None) -> xr.DataArray:
+    """Random halves of the sounds: which are for training in each split.
+
+    Parameters
+    ----------
+    name : {"tuckute"}
+        The 10 halves of Tuckute et al. (2023), drawn from seed 0.
+    sounds : Sounds, optional
+        What to divide; by default the 165 natural sounds.
+
+    Returns
+    -------
+    DataArray (split, sound) of bool
+        True where a sound trains.
+    """
+    if name != "tuckute":
+        raise UnknownNameError("set of splits", name, ["tuckute"])
+    if sounds is None:
+        return tuckute_splits(folds("pepino")["sound"].data)
+    return tuckute_splits(sounds.names)

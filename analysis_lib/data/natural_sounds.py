@@ -242,5 +242,5 @@ def natural_sounds() -> Sounds:
 
 
 def stimulus_number(name: str) -> int:
-    """Number of a natural sound in the original study: ``stim28_big_band_music`` is 28."""
+    """Read the number of a natural sound off its name: ``stim28_big_band_music`` is 28."""
     return int(name.split("_")[0].removeprefix("stim"))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..errors import ParameterError, UnknownNameError
 from .dissimilarity import Matrices, upper_triangle
-from .errors import ParameterError, UnknownNameError
 from .ranks import Ranker, correlate_weighted, standardised
 
 __all__ = ["bootstrap", "permutation"]

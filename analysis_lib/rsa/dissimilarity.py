@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .alignment import align
-from .device import resolve_device
-from .errors import DataError, ParameterError, UnknownNameError
+from ..alignment import align
+from ..device import resolve_device
+from ..errors import DataError, ParameterError, UnknownNameError
 from .ranks import spearman
 
 __all__ = ["Matrices", "compare", "embedding", "rdm", "upper_triangle"]

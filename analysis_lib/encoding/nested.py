@@ -1,7 +1,6 @@
-"""Encoding models: how well a linear map from features predicts each voxel.
+"""The protocol of Pepino et al. (2025), computed exactly but not literally.
 
-:func:`nested_cv_ridge` is the protocol of Pepino et al. (2025), computed exactly but not
-literally. With few sounds and many units, ridge regression lives in the space of sounds: all that
+With few sounds and many units, ridge regression lives in the space of sounds: all that
 matters of a layer is its Gram matrix. The nested folds share their training sets in pairs, one
 eigendecomposition serves every penalty and every voxel, and what is left are matrix products.
 """
@@ -14,9 +13,9 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from .alignment import align, align_rows, target_coords
-from .device import require_memory, resolve_device
-from .errors import AlignmentError, DataError, ParameterError, UnknownNameError
+from ..alignment import align, align_rows, target_coords
+from ..device import require_memory, resolve_device
+from ..errors import AlignmentError, DataError, ParameterError, UnknownNameError
 
 __all__ = ["PAPER_ALPHAS", "aggregate", "gram", "nested_cv_ridge"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from .errors import DataError, ParameterError
+from ..errors import DataError, ParameterError
 
 __all__ = ["best_layer_position", "choose_by_split_halves", "subject_medians"]
 

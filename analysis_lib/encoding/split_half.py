@@ -19,9 +19,9 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from .alignment import align, align_rows, target_coords
-from .device import require_memory, resolve_device
-from .errors import DataError, ParameterError
+from ..alignment import align, align_rows, target_coords
+from ..device import require_memory, resolve_device
+from ..errors import DataError, ParameterError
 
 __all__ = [
     "TUCKUTE_ALPHAS",

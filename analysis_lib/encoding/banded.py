@@ -20,9 +20,9 @@ from himalaya.backend import get_backend, set_backend
 from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 from sklearn.model_selection import PredefinedSplit
 
-from .alignment import align, align_rows, target_coords
-from .device import resolve_device
-from .errors import DataError, ParameterError
+from ..alignment import align, align_rows, target_coords
+from ..device import resolve_device
+from ..errors import DataError, ParameterError
 
 __all__ = ["variance_partition"]
 

@@ -1,8 +1,4 @@
-"""Representational similarity: whether a model and a brain find the same sounds alike.
-
-A representation is described by its dissimilarity matrix (RDM): 1 minus the correlation between
-the patterns of two sounds, for every pair of sounds. Two representations are compared by the
-Spearman correlation of their matrices' upper triangles; they need not have units in common.
+"""Comparing the matrices of a model's layers with those of subjects, and choosing a layer.
 
 References
 ----------
@@ -16,30 +12,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .alignment import align_rows
-from .dissimilarity import (
-    Matrices,
-    compare,
-    embedding,
-    masked,
-    rdm,
-    require_sounds,
-    upper_triangle,
-)
-from .errors import ParameterError, UnknownNameError
+from ..alignment import align_rows
+from ..errors import ParameterError, UnknownNameError
+from .dissimilarity import Matrices, masked, require_sounds, upper_triangle
 from .ranks import Ranker, correlate_rowwise, correlate_weighted, spearman
-from .resampling import bootstrap, permutation
 
-__all__ = [
-    "bootstrap",
-    "compare",
-    "cross_validated",
-    "embedding",
-    "layerwise",
-    "noise_ceiling",
-    "permutation",
-    "rdm",
-]
+__all__ = ["cross_validated", "layerwise", "noise_ceiling"]
 
 SCHEMES = ("paper", "strict", "halves")
 

@@ -1,0 +1,22 @@
+"""Encoding models: how well a linear map from features predicts each voxel.
+
+:func:`nested_cv_ridge` is the protocol of Pepino et al. (2025), :func:`split_half_ridge` that of
+Tuckute et al. (2023), :func:`variance_partition` asks what a model explains beyond another.
+"""
+
+from .banded import variance_partition
+from .layer_choice import best_layer_position, choose_by_split_halves, subject_medians
+from .nested import PAPER_ALPHAS, aggregate, gram, nested_cv_ridge
+from .split_half import split_half_ridge
+
+__all__ = [
+    "PAPER_ALPHAS",
+    "aggregate",
+    "best_layer_position",
+    "choose_by_split_halves",
+    "gram",
+    "nested_cv_ridge",
+    "split_half_ridge",
+    "subject_medians",
+    "variance_partition",
+]
