@@ -187,11 +187,7 @@ def build_book(profile: str = "demo", force: bool = False) -> Path:
 
 def _render(root: Path, force: bool) -> Path:
     """Call Jupyter Book, unless the pages are those of the same sources."""
-    sources = [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]
-    key = content_key(
-        {str(file.relative_to(root)): file_sha256(file) for file in sources if file.is_file()},
-        _environment_sha256(),
-    )
+    key = _pages_key(root)
     html = root / "_build" / "html"
     stamp, index = html / ".content-key", html / "index.html"
     if not force and index.is_file() and stamp.is_file() and stamp.read_text() == key:
@@ -205,6 +201,15 @@ def _render(root: Path, force: bool) -> Path:
         raise ChapterError(f"Jupyter Book could not build the pages:\n{report}")
     stamp.write_text(key)
     return index
+
+
+def _pages_key(root: Path) -> str:
+    """Name of the content that the pages are made of."""
+    sources = [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]
+    return content_key(
+        {str(file.relative_to(root)): file_sha256(file) for file in sources if file.is_file()},
+        _environment_sha256(),
+    )
 
 
 def _notebook(chapter: str) -> Path:

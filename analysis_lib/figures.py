@@ -65,6 +65,11 @@ def _axis(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
+def _legend_below(ax: Axes, n_entries: int) -> None:
+    """Put the legend under the axis, so that the drawing keeps the page's width."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=min(n_entries, 4))
+
+
 def plot_category_counts(categories: Sequence[str], ax: Axes | None = None) -> Axes:
     """Draw the number of sounds in each category.
 
@@ -158,7 +163,7 @@ def plot_dimensionality(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ylabel="Effective dimensionality",
         ylim=(0, None),
     )
-    ax.legend(title="Model", loc="center left", bbox_to_anchor=(1, 0.5))
+    _legend_below(ax, len(names))
     return ax
 
 
@@ -174,7 +179,7 @@ def plot_scores(table: pd.DataFrame, ax: Axes | None = None, across: str = "targ
     """
     groups = list(dict.fromkeys(table[across]))
     names = list(dict.fromkeys(table["model"]))
-    ax = _axis(ax, max(6.4, 0.9 * len(groups) * max(1, len(names) / 4)), 4.0)
+    ax = _axis(ax, float(np.clip(0.25 * len(groups) * len(names), 7.6, 14)), 4.4)
     colours = model_colours(names)
     width = 0.82 / len(names)
     for i, name in enumerate(names):
@@ -188,7 +193,7 @@ def plot_scores(table: pd.DataFrame, ax: Axes | None = None, across: str = "targ
     wrapped = [str(group).replace(" ", "\n") for group in groups]
     ax.set_xticks(np.arange(len(groups)), wrapped)
     ax.set(ylabel="R² (squared correlation)", ylim=(0, None), xlabel=across.capitalize())
-    ax.legend(title="Model", loc="center left", bbox_to_anchor=(1, 0.5))
+    _legend_below(ax, len(names))
     return ax
 
 
@@ -247,9 +252,11 @@ def plot_null(observed: Mapping[str, float], null: np.ndarray, ax: Axes | None =
         Scores with responses shuffled across sounds.
     """
     ax = _axis(ax)
-    ax.hist(null, bins=20, color="0.75", label=f"Shuffled responses ({len(null)})")
+    furthest = max([*observed.values(), float(np.max(null))])
+    bins = np.linspace(0, furthest, 60)
+    ax.hist(null, bins, color="0.6", label=f"Shuffled responses ({len(null)})")
     for name, colour in model_colours(list(observed)).items():
         ax.axvline(observed[name], color=colour, label=label(name))
     ax.set(xlabel="Mean R² over targets", ylabel="Number of shuffles", xlim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    _legend_below(ax, len(observed) + 1)
     return ax

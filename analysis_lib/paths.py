@@ -117,8 +117,8 @@ def storage_errors(target: Path) -> Iterator[None]:
         blocked = error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST)
         if blocked or isinstance(error, PermissionError):
             raise StorageError(
-                f"cannot write to {target.parent} ({error.strerror or error}). Make it writable, or "
-                "choose another folder with BRAINBOOK_RESULTS or BRAINBOOK_CACHE."
+                f"cannot write to {target.parent} ({error.strerror or error}). Make it "
+                "writable, or choose another folder with BRAINBOOK_RESULTS or BRAINBOOK_CACHE."
             ) from error
         raise
 

@@ -20,6 +20,7 @@ __all__ = [
     "bootstrap_interval",
     "correlate",
     "effective_dimensionality",
+    "partial_correlation",
     "region_contrasts",
     "standard_error",
     "within_subject_error",
@@ -99,6 +100,50 @@ def correlate(
         dataset["r_without"] = (("kind", "group"), without)
         dataset = dataset.assign_coords(group=families)
     return dataset
+
+
+def partial_correlation(
+    x: Sequence[float], y: Sequence[float], controls: np.ndarray
+) -> tuple[float, float]:
+    """Correlate what two measures share beyond what the controls explain of both.
+
+    Parameters
+    ----------
+    x, y : sequences of shape (n,)
+        Rows in which anything is NaN are left out. Ranks give the partial rank correlation.
+    controls : array of shape (n,) or (n, n_controls)
+        For instance the logarithm of a model's size, and its number of layers.
+
+    Returns
+    -------
+    r, p_value : float
+        Pearson correlation of the residuals of two linear regressions on the controls, and its
+        two-sided p value with ``n - 2 - n_controls`` degrees of freedom.
+
+    Raises
+    ------
+    DataError
+        When lengths differ, too few rows are left, or the controls explain either in full.
+    """
+    controls = np.asarray(controls, dtype=float)
+    controls = controls[:, None] if controls.ndim == 1 else controls
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if not x.shape == y.shape == controls.shape[:1]:
+        raise DataError(
+            f"x, y and controls must be of one length: {x.shape}, {y.shape}, {controls.shape}"
+        )
+    kept = np.isfinite(x) & np.isfinite(y) & np.isfinite(controls).all(axis=1)
+    pair = np.column_stack([x, y])[kept]
+    design = np.column_stack([np.ones(kept.sum()), controls[kept]])
+    freedom = len(pair) - 1 - np.linalg.matrix_rank(design)
+    if freedom < 1:
+        raise DataError(f"{len(pair)} rows are too few for {controls.shape[1]} controls")
+    residuals = pair - design @ np.linalg.lstsq(design, pair, rcond=None)[0]
+    if (residuals.std(axis=0) <= 1e-10 * pair.std(axis=0)).any():
+        raise DataError("the controls explain one of the two in full: nothing is left to correlate")
+    r = float(np.corrcoef(residuals.T)[0, 1])
+    statistic = r * np.sqrt(freedom / max(1 - r**2, 1e-300))
+    return r, float(2 * scipy.stats.t.sf(abs(statistic), freedom))
 
 
 def bootstrap_interval(

@@ -105,26 +105,24 @@ def seconds(function, device, repeats):
 
 
 def growth(device):
-    """Cost against the number of voxels, layers and penalties."""
+    """Measure cost against the number of voxels, layers and penalties."""
     layers, y, folds = make_data(12, 4096)
-    names = list(layers)
-    series = {"voxels": [], "layers": [], "penalties": []}
-    for n in (512, 1024, 2048, 4096):
-        run = lambda n=n: encoding.nested_cv_ridge(layers, y[:, :n], folds, device=device)  # noqa: E731
-        series["voxels"].append((n, seconds(run, device, 3)))
-    for n in (1, 3, 6, 12):
-        some = {name: layers[name] for name in names[:n]}
-        run = lambda s=some: encoding.nested_cv_ridge(s, y[:, :2048], folds, device=device)  # noqa: E731
-        series["layers"].append((n, seconds(run, device, 3)))
-    for n in (2, 4, 8, 16):
-        grid = np.geomspace(0.01, 50, n)
-        run = (
-            lambda g=grid: encoding.nested_cv_ridge(  # noqa: E731
-                layers, y[:, :2048], folds, g, "none", device=device
-            )
+
+    def cost(n_voxels=2048, n_layers=12, alphas=ALPHAS, extend="greedy"):
+        some = dict(list(layers.items())[:n_layers])
+        return seconds(
+            lambda: encoding.nested_cv_ridge(some, y[:, :n_voxels], folds, alphas, extend, device),
+            device,
+            3,
         )
-        series["penalties"].append((n, seconds(run, device, 3)))
-    return series
+
+    return {
+        "voxels": [(n, cost(n_voxels=n)) for n in (512, 1024, 2048, 4096)],
+        "layers": [(n, cost(n_layers=n)) for n in (1, 3, 6, 12)],
+        "penalties": [
+            (n, cost(alphas=np.geomspace(0.01, 50, n), extend="none")) for n in (2, 4, 8, 16)
+        ],
+    }
 
 
 def plot(series, path):
@@ -151,7 +149,10 @@ def main():
     options = parser.parse_args()
     device = resolve_device(options.device, float64=True)
     layers, y, folds = make_data(options.layers, options.voxels)
-    run = lambda: encoding.nested_cv_ridge(layers, y, folds, device=device)  # noqa: E731
+
+    def run():
+        encoding.nested_cv_ridge(layers, y, folds, device=device)
+
     run()
     ours = seconds(run, device, options.repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -60,7 +60,7 @@ heard = data.sounds(sounds)
 print(f"{len(heard)} sounds in {len(set(heard.categories))} categories")
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Number of sounds in each category.", "name": "fig-categories"}, "image": {"alt": "Horizontal bars with the number of sounds in each category."}}
-figures.plot_category_counts(heard.categories)
+ax = figures.plot_category_counts(heard.categories)
 # %% [markdown]
 # ## What an ear would pass on
 #
@@ -154,7 +154,7 @@ columns = ["model", "layer", "depth", "dimensionality"]
 dimensionality = pd.DataFrame(rows, columns=columns)
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Effective dimensionality of each layer. Models with a single layer are drawn at depth 1.", "name": "fig-dimensionality"}, "image": {"alt": "Effective dimensionality against relative depth, a line or point per model."}}
-figures.plot_dimensionality(dimensionality)
+ax = figures.plot_dimensionality(dimensionality)
 # %% [markdown]
 # ## What we found, what the papers report
 #

@@ -107,7 +107,7 @@ tables = [encoded[dataset, model]["score"].to_dataframe() for model in models]
 scores = pd.concat(tables, keys=models, names=["model"]).reset_index()
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Cross-validated R² of each model for each component: the squared correlation of measured and predicted responses over all sounds.", "name": "fig-components"}, "image": {"alt": "Grouped bars of R², a group per component, a bar per model."}}
-figures.plot_scores(scores)
+ax = figures.plot_scores(scores)
 # %% [markdown]
 # ## Sound by sound
 #
@@ -126,7 +126,8 @@ for ax, row in zip(axes.flat, best.itertuples(), strict=False):
     title = f"{row.target}, R² {row.score:.2f}\n{figures.label(row.model)}"
     figures.plot_prediction(measured, predicted, title, ax)
 handles, kinds = axes.flat[0].get_legend_handles_labels()
-fig.legend(handles, kinds, loc="outside lower center", ncols=5)
+style = {"loc": "outside lower center", "ncols": 5, "markerscale": 2}
+legend = fig.legend(handles, kinds, **style)
 # %% [markdown]
 # ## Voxels
 #
@@ -138,10 +139,13 @@ fig.legend(handles, kinds, loc="outside lower center", ncols=5)
 grouping = "roi" if "roi" in responses[voxels].coords else "dominant_component"
 tables = [encoding.aggregate(encoded[voxels, model], grouping) for model in models]
 by_area = pd.concat(tables, keys=models, names=["model"]).reset_index()
+found = list(dict.fromkeys(by_area[grouping]))
+areas = [name for name in data.COMPONENTS.values() if name in found] or found
+by_area = by_area.set_index(grouping).loc[areas].reset_index()
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Median R² over voxels, averaged over subjects, in each area (simulated or measured voxels) or in the voxels that one component dominates (reconstructed voxels). Error bars: standard error over subjects, where there are subjects.", "name": "fig-voxels"}, "image": {"alt": "Grouped bars of R², a group per area, a bar per model."}}
 ax = figures.plot_scores(by_area, across=grouping)
-ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by")
+label = ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by")
 # %% [markdown]
 # ## Where on the cortex?
 #
@@ -151,15 +155,16 @@ ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by")
 # maps that {cite:t}`normanhaignere2015distinct` published: the acoustic components follow the
 # tonotopic layout of primary auditory cortex, speech and music lie around it.
 
-# %% tags=["figure"] mystnb={"figure": {"caption": "Where the responses come from. Measured or simulated voxels: R² of the first model on the flattened grid, areas outlined. Reconstructed voxels: significance of each component's weights in the group of ten listeners, on the inflated fsaverage5 surface.", "name": "fig-maps"}, "image": {"alt": "Maps of auditory cortex in both hemispheres."}}
+# %% tags=["figure"] mystnb={"figure": {"caption": "Where the responses come from. Measured or simulated voxels: R² of the first model on the flattened grid, areas outlined. Reconstructed voxels: signed significance of each component's weights in the group of ten listeners (red: positive, blue: negative; grey: p > .05), on the inflated fsaverage5 surface.", "name": "fig-maps"}, "image": {"alt": "Maps of auditory cortex in both hemispheres."}}
 if cortical_maps:
     folder = data.fetch.fetch("natsound165", "component-weight-significances/*")
-    fig = plt.figure(figsize=(10, 10))
+    fig = plt.figure(figsize=(10, 8))
     panels = fig.subfigures(3, 2).flat
     for panel, component in zip(panels, surface.COMPONENT_NUMBERS, strict=True):
         axes = panel.subplots(1, 2, subplot_kw={"projection": "3d"})
         values = surface.group_component_map(folder, component)
-        surface.plot_surface(values, axes, limits=(0, 5), threshold=1.3, label="-log10 p")
+        look = {"cmap": "RdBu_r", "limits": (-10, 10), "threshold": 1.3}
+        surface.plot_surface(values, axes, label="signed -log10 p", **look)
         panel.suptitle(component)
 else:
     scored = responses[voxels].isel(sound=0, repetition=0, drop=True)
@@ -174,7 +179,6 @@ else:
 # the model with the most layers, how often each layer was chosen. In the demo the answer is planted.
 
 # %%
-areas = list(dict.fromkeys(by_area[grouping]))
 layered = [model for model in models if len(features[voxels, model]) > 1]
 shares = {}
 for model in layered:
@@ -216,7 +220,7 @@ null_means = null["score"].data.reshape(n_shuffles, -1).mean(axis=1)
 means = scores.groupby("model", sort=False)["score"].mean()
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Mean R² over components: with responses shuffled across sounds (grey, the model with the most layers), and as measured (lines).", "name": "fig-null"}, "image": {"alt": "Histogram of shuffled scores near zero and vertical lines for the models."}}
-figures.plot_null(means.to_dict(), null_means)
+ax = figures.plot_null(means.to_dict(), null_means)
 # %%
 above = [(null_means >= score).sum() for score in means]
 pd.DataFrame(

@@ -151,3 +151,37 @@ def test_effective_dimensionality():
     assert np.isnan(stats.effective_dimensionality(np.ones((5, 3))))
     with pytest.raises(DataError, match="two units"):
         stats.effective_dimensionality(np.ones((5, 1)))
+
+
+def test_partial_correlation_takes_a_common_cause_away():
+    rng = np.random.default_rng(0)
+    size = rng.standard_normal((200, 2))
+    x, y = (size @ [1.0, 2.0] + rng.standard_normal(200) for _ in range(2))
+    assert scipy.stats.pearsonr(x, y).statistic > 0.7
+    r, p_value = stats.partial_correlation(x, y, size)
+    # By the inverse of the correlation matrix, another way to the same number.
+    precision = np.linalg.inv(np.corrcoef(np.column_stack([x, y, size]).T))
+    assert r == pytest.approx(-precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1]))
+    assert abs(r) < 0.2 and 0 < p_value < 1
+    with_gap = np.append(x, np.nan), np.append(y, 1.0), np.vstack([size, [0, 0]])
+    assert stats.partial_correlation(*with_gap)[0] == pytest.approx(r)
+
+
+def test_partial_p_value_equals_that_of_a_regression_coefficient():
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(1)
+    control, x = rng.standard_normal((2, 30))
+    y = 0.4 * x + control + rng.standard_normal(30)
+    fitted = sm.OLS(y, sm.add_constant(np.column_stack([x, control]))).fit()
+    assert stats.partial_correlation(x, y, control)[1] == pytest.approx(fitted.pvalues[1])
+
+
+def test_partial_correlation_refuses_what_it_cannot_answer():
+    x = np.arange(5.0)
+    with pytest.raises(DataError, match="explain one of the two"):
+        stats.partial_correlation(x, x**2, x)
+    with pytest.raises(DataError, match="too few"):
+        stats.partial_correlation(x[:3], x[:3] ** 2, np.eye(3)[:, :2])
+    with pytest.raises(DataError, match="one length"):
+        stats.partial_correlation(x, x[:4], x)

@@ -181,8 +181,9 @@ class AudioModel:
         if min(lengths) < self.min_samples:
             raise AudioError(
                 f"{self.card.name} needs at least {self.min_samples} samples "
-                f"({self.min_samples / self.sample_rate:.3f} s); sound {lengths.index(min(lengths))}"
-                f" of the batch has {min(lengths)}. Pad or leave out the sound."
+                f"({self.min_samples / self.sample_rate:.3f} s); sound "
+                f"{lengths.index(min(lengths))} of the batch has {min(lengths)}. "
+                "Pad or leave out the sound."
             )
         parts = {}
         for length in sorted(set(lengths)):
