@@ -35,8 +35,8 @@ from .data.synthesis import INSTRUMENTS, synthesise_note
 from .device import resolve_device
 from .errors import AudioNotice, UnknownNameError
 from .models import card as find_card
+from .models.checkpoints import trained_here
 from .models.small_cnn import SmallConvNet
-from .models.weights import trained_here
 from .paths import atomic_path, content_key
 
 __all__ = ["DOMAINS", "RECIPES", "Domain", "Recipe", "provenance", "revision", "train", "train_all"]

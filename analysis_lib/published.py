@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from .errors import ParameterError, UnknownNameError
+from .stats import adjust_p_values
 
 __all__ = [
     "ALIGNMENT_COLUMNS",
@@ -213,7 +214,7 @@ def task_changes(missing: str = "unchanged", alpha: float = 0.05) -> pd.DataFram
             "verdict": direction if p < alpha else "unchanged",
         })  # fmt: skip
     changes = pd.DataFrame(rows).set_index("task")
-    changes["p_holm"] = _holm(changes["p"])
+    changes["p_holm"] = adjust_p_values(changes["p"], "holm")
     return changes
 
 
@@ -275,10 +276,3 @@ def _tuned_and_baseline() -> tuple[pd.Series, pd.DataFrame]:
         index=["training", "subject", "atlas"], columns="task", values="score"
     )
     return baseline, tuned
-
-
-def _holm(p: pd.Series) -> pd.Series:
-    """Holm's step-down correction; NaN stays NaN and does not count."""
-    known = p.dropna().sort_values()
-    stepped = (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1)
-    return stepped.reindex(p.index)

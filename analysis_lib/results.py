@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .data import Task
 from .device import resolve_device
 from .errors import DataError, ParameterError, UnknownNameError
 from .extraction import Features
@@ -221,6 +222,8 @@ def _identity(value: object) -> object:
     """Reduce an input to what enters the key."""
     if isinstance(value, Features):
         return value.key
+    if isinstance(value, Task):
+        return value.content_key
     if isinstance(value, xr.DataArray):
         coords = {str(name): coord.values for name, coord in value.coords.items()}
         return [value.values, list(map(str, value.dims)), coords]
@@ -231,8 +234,8 @@ def _identity(value: object) -> object:
 
 def _readable(value: object) -> object:
     """Reduce an input to what is stored for people to read and filter by."""
-    if isinstance(value, Features):
-        return value.key
+    if isinstance(value, (Features, Task)):
+        return _identity(value)
     if isinstance(value, (xr.DataArray, np.ndarray)):
         return content_key(_identity(value))
     if isinstance(value, Mapping):

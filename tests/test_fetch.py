@@ -231,7 +231,25 @@ def test_a_file_that_the_server_lacks(web):
 def test_a_file_without_an_address_has_to_be_put_there():
     message = r"net.pt \(90.0 MB\) has no direct download. Put the file at .*models/net/net.pt"
     with pytest.raises(MissingDataError, match=message):
-        fetch.fetch_checkpoint("net", "net.pt", "https://drive.example/x", "", 90.0)
+        fetch.fetch_checkpoint("net", "net.pt", "https://drive.example/x", "", "", 90.0)
+
+
+@pytest.mark.parametrize(
+    "source, revision, expected",
+    [
+        ("https://huggingface.co/a/net", "", "https://huggingface.co/a/net/resolve/main/net.pt"),
+        ("https://huggingface.co/a/net", "1ab", "https://huggingface.co/a/net/resolve/1ab/net.pt"),
+        ("https://zenodo.org/3/net.pt", "", "https://zenodo.org/3/net.pt"),
+    ],
+)
+def test_where_a_checkpoint_comes_from(monkeypatch, source, revision, expected):
+    def download(url, target, sha256, n_bytes):
+        assert (url, sha256, n_bytes) == (expected, "0" * 64, 1_500_000)
+        raise MissingDataError("asked for the right file")
+
+    monkeypatch.setattr(fetch, "download", download)
+    with pytest.raises(MissingDataError, match="asked for the right file"):
+        fetch.fetch_checkpoint("net", "net.pt", source, revision, "0" * 64, 1.5)
 
 
 def test_a_cache_that_cannot_be_written(web, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from analysis_lib import models
 from analysis_lib.errors import AudioError, WeightsError
-from analysis_lib.models import weights
+from analysis_lib.models import checkpoints, weights
 from analysis_lib.models.sepformer import chunked, positions
 
 ALL = RECURRENT + TRANSFORMERS
@@ -218,11 +218,11 @@ def test_folders_of_checkpoints(tmp_path):
         save_file({name: tensor}, shards / f"model-0000{index}-of-00002.safetensors")
     torch.save(tensors, pickled / "pytorch_model.bin")
     for folder in (whole, shards, pickled):
-        read = weights.read_checkpoint(folder)
+        read = checkpoints.read_checkpoint(folder)
         assert read.keys() == tensors.keys()
         assert all(torch.equal(read[name], tensors[name]) for name in tensors)
     with pytest.raises(WeightsError, match="neither model.safetensors"):
-        weights.read_checkpoint(empty)
+        checkpoints.read_checkpoint(empty)
 
 
 # -- parts with an independent account ----------------------------------------------------

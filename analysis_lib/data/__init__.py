@@ -1,6 +1,7 @@
 """Sounds, brain responses and tasks."""
 
-from .cortex import COMPONENTS, folds, responses, sounds, splits
+from .components import COMPONENTS
+from .cortex import folds, responses, sounds, splits
 from .hear import Task, list_tasks, task
 from .natural_sounds import Sounds, natural_sounds, read_audio
 from .simulated import plant, planted_features, simulated_sounds

@@ -1,33 +1,24 @@
 """Responses of auditory cortex, by name, and the folds to cross-validate them with."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
-import scipy.io
 import xarray as xr
 from sklearn.model_selection import StratifiedKFold
 
 from ..errors import AlignmentError, ParameterError, UnknownNameError
-from . import fetch, simulated, voxels
-from .natural_sounds import Sounds, natural_sounds, stimulus_number
+from ..paths import cache_dir, content_key
+from . import components, simulated, voxels
+from .natural_sounds import Sounds, natural_sounds
 from .splits import tuckute_splits
+from .voxel_twin import write_twin
 
-__all__ = ["COMPONENTS", "folds", "responses", "sounds", "splits"]
+__all__ = ["folds", "responses", "sounds", "splits"]
 
-# The column order of the published matrix, under the names the book uses.
-COMPONENTS: Mapping[str, str] = MappingProxyType(
-    {
-        "lowfreq": "Low frequency",
-        "highfreq": "High frequency",
-        "envsounds": "Broadband",
-        "pitch": "Pitch",
-        "speech": "Speech",
-        "music": "Music",
-    }
-)
 _TABLES = Path(__file__).with_name("tables")
 
 
@@ -39,7 +30,7 @@ def sounds(name: str) -> Sounds:
     name : str
         A name that :func:`responses` takes, or ``"natsound165"``.
     """
-    if name in ("simulated", "simulated-components"):
+    if name in RESPONSES and (name.startswith("simulated") or name.endswith("-twin")):
         return simulated.simulated_sounds()
     if name == "natsound165" or name in RESPONSES:
         return natural_sounds()
@@ -57,6 +48,8 @@ def responses(name: str, **options) -> xr.DataArray:
         their voxel weights; of rank 6 by construction, without noise, subjects or positions.
         ``"nh2015"``, ``"b2021"``: the voxels of Norman-Haignere et al. (2015) and Boebinger et
         al. (2021), three repetitions each (:mod:`analysis_lib.data.voxels`).
+        ``"nh2015-twin"``, ``"b2021-twin"``: simulated data in exactly that layout, through the
+        same loader.
         ``"simulated"``: a cortex with planted truth
         (:func:`analysis_lib.data.simulated.plant`, whose arguments ``options`` may give).
         ``"simulated-components"``: one noise-free target for each layer planted there.
@@ -77,46 +70,6 @@ def responses(name: str, **options) -> xr.DataArray:
     if name not in RESPONSES:
         raise UnknownNameError("response data set", name, RESPONSES)
     return RESPONSES[name](**options)
-
-
-def _components() -> xr.DataArray:
-    content = scipy.io.loadmat(fetch.path("natsound165", "components.mat"), simplify_cells=True)
-    return _named(content["R"], content, list(COMPONENTS.values()), "component")
-
-
-def _reconstructed() -> xr.DataArray:
-    content = scipy.io.loadmat(fetch.path("natsound165", "components.mat"), simplify_cells=True)
-    rebuilt = content["R"] @ content["W"]
-    voxels = np.arange(rebuilt.shape[1])
-    array = _named(rebuilt, content, voxels, "voxel").assign_attrs(rank=6)
-    weights = xr.DataArray(
-        content["W"],
-        dims=("component", "target"),
-        coords={"component": list(COMPONENTS.values()), "target": voxels},
-    )
-    dominant = np.array(list(COMPONENTS.values()), dtype=object)[weights.argmax("component").data]
-    return array.assign_coords(dominant_component=("target", dominant))
-
-
-def _named(values: np.ndarray, content: Mapping, targets, kind: str) -> xr.DataArray:
-    """Label rows by sound and put them in ascending stimulus order (the file's is by category)."""
-    labels = [str(label) for label in content["component_names"]]
-    if labels != list(COMPONENTS):
-        raise AlignmentError(f"components.mat lists components {labels}, expected {[*COMPONENTS]}")
-    names = [str(name) for name in content["stim_names"]]
-    array = xr.DataArray(
-        values,
-        dims=("sound", "target"),
-        coords={
-            "sound": np.array(names, dtype=object),
-            "category": ("sound", np.array(content["category_labels"], dtype=object)),
-            "target": targets,
-            "kind": ("target", np.full(values.shape[1], kind, dtype=object)),
-        },
-        name="response",
-        attrs={"dataset": "nh2015", "source": "natsound165-neuron2015 components.mat"},
-    )
-    return array.sel(sound=sorted(names, key=stimulus_number))
 
 
 def _simulated(sounds: Sounds | None = None, **options) -> xr.DataArray:
@@ -144,12 +97,30 @@ def _simulated_components() -> xr.DataArray:
     )
 
 
+def _twin(loader: Callable[..., xr.DataArray]) -> xr.DataArray:
+    """Write the twin of the public voxel data, and read it as the real data are read."""
+    heard = simulated.simulated_sounds()
+    hashes = [heard.content_hash(name) for name in heard]
+    folder = cache_dir("twins", content_key("voxel twin", 2, heard.names, hashes))
+    marker = folder / "written"
+    if not marker.is_file():
+        layers = simulated.planted_features(heard)
+        write_twin(folder, layers, heard.names, heard.categories, n_voxels=18)
+        marker.touch()
+    array = loader(folder / "data")
+    category = dict(zip(heard.names, heard.categories, strict=True))
+    kinds = np.array([category[name] for name in array["sound"].data], dtype=object)
+    return array.assign_coords(category=("sound", kinds))
+
+
 RESPONSES: Mapping[str, Callable[..., xr.DataArray]] = MappingProxyType(
     {
-        "nh2015-components": _components,
-        "nh2015-reconstructed": _reconstructed,
+        "nh2015-components": components.components,
+        "nh2015-reconstructed": components.reconstructed_voxels,
         "nh2015": voxels.nh2015,
         "b2021": voxels.b2021,
+        "nh2015-twin": partial(_twin, voxels.nh2015),
+        "b2021-twin": partial(_twin, voxels.b2021),
         "simulated": _simulated,
         "simulated-components": _simulated_components,
     }

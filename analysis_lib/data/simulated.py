@@ -248,15 +248,19 @@ def plant(
                 signals.append(_standardised(units @ rng.standard_normal((units.shape[1], count))))
             else:
                 signals.append(np.zeros((len(names), count)))
+            # Areas are square blocks of the 2 mm grid, two beside each other, one row below
+            # another; voxels that nothing drives lie below them all.
+            block = list(areas).index(area) if area else 2 * (-(-len(areas) // 2))
+            width = int(np.ceil(np.sqrt(n_voxels / 2)))
             for voxel in range(count):
-                centre = list(areas).index(area) * 8 if area else -8
+                row, column = divmod(voxel // 2, width)
                 coordinates.append(
                     {
                         "subject": f"sub-{subject + 1:02d}",
                         "roi": area,
                         "hemisphere": ("lh", "rh")[voxel % 2],
-                        "x": float(centre + 2 * (voxel // 2 % 4)),
-                        "y": float(2 * (voxel // 8)),
+                        "x": 2.0 * (width * (block % 2) + column),
+                        "y": -2.0 * (width * (block // 2) + row),
                         "planted_layer": layer,
                         "ceiling": 1 / (1 + noise**2 / n_repetitions) if area else 0.0,
                     }

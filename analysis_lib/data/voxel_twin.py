@@ -15,7 +15,7 @@ import scipy.io
 import xarray as xr
 
 from ..paths import atomic_path
-from .cortex import COMPONENTS
+from .components import COMPONENTS
 from .simulated import AREAS, plant
 
 __all__ = ["random_features", "write_twin"]

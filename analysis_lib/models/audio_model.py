@@ -166,9 +166,10 @@ class AudioModel:
             When a sound is too short for the network, or gives NaN activations.
         """
         waveforms = torch.as_tensor(waveforms, dtype=torch.float32)
-        if waveforms.ndim != 2:
+        if waveforms.ndim != 2 or not len(waveforms):
             raise ParameterError(
-                f"waveforms must have shape (batch, time), not {tuple(waveforms.shape)}"
+                "waveforms must have shape (batch, time) and hold at least one sound, not "
+                f"{tuple(waveforms.shape)}"
             )
         wanted = self._checked_layers(layers)
         n_sounds, n_samples = waveforms.shape

@@ -42,7 +42,7 @@ class ModelCard:
         Where the published weights are, at which revision, the file's name and checksum;
         empty where not known or not needed.
     download_mb : float
-        Size of the download; 0 where nothing is downloaded.
+        Size of the download; 0 where nothing is downloaded or the size is not known.
     licence, citation : str
         Of the weights; ``citation`` is a key of ``book/references.bib``.
     aliases : tuple of str

@@ -11,7 +11,7 @@ import torch
 
 from ..device import resolve_device
 from ..errors import ParameterError, UnknownNameError
-from . import cards, weights
+from . import cards, checkpoints, weights
 from .audio_model import AudioModel
 from .cards import KINDS, ModelCard
 
@@ -148,9 +148,9 @@ def _from_card(
 ) -> AudioModel:
     """Build a model of the zoo and fill it."""
     if entry.kind == "published" and not untrained:
-        checkpoint = checkpoint or weights.locate(entry)
+        checkpoint = checkpoint or checkpoints.locate(entry)
     elif entry.kind == "trained-here" and not untrained:
-        checkpoint = checkpoint or weights.trained_here(entry)
+        checkpoint = checkpoint or checkpoints.trained_here(entry)
     with (
         torch.random.fork_rng(devices=[]),
         weights.parameters_unfilled() if checkpoint is not None else nullcontext(),
