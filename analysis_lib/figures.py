@@ -67,7 +67,7 @@ def _axis(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
 
 def _legend_below(ax: Axes, n_entries: int) -> None:
     """Put the legend under the axis, so that the drawing keeps the page's width."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=min(n_entries, 4))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=min(n_entries, 3))
 
 
 def plot_category_counts(categories: Sequence[str], ax: Axes | None = None) -> Axes:
@@ -167,7 +167,12 @@ def plot_dimensionality(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_scores(table: pd.DataFrame, ax: Axes | None = None, across: str = "target") -> Axes:
+def plot_scores(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    across: str = "target",
+    ceiling: Mapping[str, float] | None = None,
+) -> Axes:
     """Draw R² of each model for each target or area, with standard errors where given.
 
     Parameters
@@ -176,6 +181,8 @@ def plot_scores(table: pd.DataFrame, ax: Axes | None = None, across: str = "targ
         Columns ``model``, ``across``, ``score`` and optionally ``error``.
     across : str
         Column on the horizontal axis.
+    ceiling : mapping of str to float, optional
+        What a perfect model could reach in each group, drawn as a line over it.
     """
     groups = list(dict.fromkeys(table[across]))
     names = list(dict.fromkeys(table["model"]))
@@ -190,10 +197,16 @@ def plot_scores(table: pd.DataFrame, ax: Axes | None = None, across: str = "targ
             place, rows["score"], width, yerr=error, color=colours[name], label=label(name),
             error_kw={"elinewidth": 1},
         )  # fmt: skip
+    ceiling = {} if ceiling is None else dict(ceiling)
+    known = {group: high for group, high in ceiling.items() if np.isfinite(high)}
+    for place, group in enumerate(groups):
+        if group in known:
+            once = {} if ax.get_lines() else {"label": "Noise ceiling"}
+            ax.plot([place - 0.45, place + 0.45], [known[group]] * 2, color="black", **once)
     wrapped = [str(group).replace(" ", "\n") for group in groups]
     ax.set_xticks(np.arange(len(groups)), wrapped)
     ax.set(ylabel="R² (squared correlation)", ylim=(0, None), xlabel=across.capitalize())
-    _legend_below(ax, len(names))
+    _legend_below(ax, len(names) + bool(known))
     return ax
 
 

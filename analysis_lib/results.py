@@ -73,6 +73,8 @@ def cached(
     result = function(**arguments)
     history = provenance(time.perf_counter() - started)
     history["device"] = str(resolve_device(arguments.get("device", "auto")))
+    history["seed"] = arguments.get("seed")
+    history["dtype"] = {name: str(variable.dtype) for name, variable in result.data_vars.items()}
     parameters = {name: _readable(value) for name, value in inputs.items()}
     result = result.assign_attrs(
         analysis=analysis,

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from analysis_lib import data, encoding, extraction, figures, published, results, surface
+from analysis_lib import figures_similarity as similarity
 
 figures.use_style()
 
@@ -34,6 +35,7 @@ dataset: str = "simulated-components"  # a few targets to look at one by one
 voxels: str = "simulated"  # many targets: voxels
 models: list[str] = ["log-mel", "mfcc", "small-cnn", "planted"]  # which models to compare
 folds: str = "auto"  # which cross-validation folds: auto, pepino or stratified
+rival: str = "log-mel"  # what the model with the most layers is held against
 extend: str = "greedy"  # penalties beyond the grid: greedy (the paper's rule) or none
 n_shuffles: int = 40  # shuffles for the null distribution
 cortical_maps: bool = False  # draw the components on the cortical surface (real data only)
@@ -133,7 +135,8 @@ legend = fig.legend(handles, kinds, **style)
 #
 # The paper's summary of a model is the median R² over the voxels of each subject, then the mean
 # over subjects; the error is the standard error over subjects. Areas are kept apart where the data
-# set labels them.
+# set labels them. Where sounds were repeated, the agreement of the repetitions bounds what any
+# model could reach: the noise ceiling, in the same squared correlation as the scores.
 
 # %%
 grouping = "roi" if "roi" in responses[voxels].coords else "dominant_component"
@@ -143,8 +146,10 @@ found = list(dict.fromkeys(by_area[grouping]))
 areas = [name for name in data.COMPONENTS.values() if name in found] or found
 by_area = by_area.set_index(grouping).loc[areas].reset_index()
 
-# %% tags=["figure"] mystnb={"figure": {"caption": "Median R² over voxels, averaged over subjects, in each area (simulated or measured voxels) or in the voxels that one component dominates (reconstructed voxels). Error bars: standard error over subjects, where there are subjects.", "name": "fig-voxels"}, "image": {"alt": "Grouped bars of R², a group per area, a bar per model."}}
-ax = figures.plot_scores(by_area, across=grouping)
+# %% tags=["figure"] mystnb={"figure": {"caption": "Median R² over voxels, averaged over subjects, in each area (simulated or measured voxels) or in the voxels that one component dominates (reconstructed voxels). Error bars: standard error over subjects, where there are subjects. Black lines: noise ceiling, where sounds were repeated.", "name": "fig-voxels"}, "image": {"alt": "Grouped bars of R², a group per area, a bar per model."}}
+ceiling = encoding.explainable(responses[voxels]).to_series()
+ceiling = ceiling.groupby(responses[voxels][grouping].to_series()).median()
+ax = figures.plot_scores(by_area, across=grouping, ceiling=ceiling)
 label = ax.set_xlabel("Area" if grouping == "roi" else "Voxels dominated by")
 # %% [markdown]
 # ## Where on the cortex?
@@ -192,6 +197,44 @@ height = 1.0 + 0.4 * len(areas)
 fig, axes = plt.subplots(len(layered), figsize=(8, height * len(layered)), squeeze=False)
 for ax, model in zip(axes.flat, layered, strict=True):
     figures.plot_layer_choice(shares[model], ax).set_title(figures.label(model))
+
+# %% [markdown]
+# ## What does a model explain beyond another?
+#
+# Two models that predict a component equally well need not predict the same part of it. Banded
+# ridge regression gives each feature space a penalty of its own {cite}`latour2022himalaya`; what the
+# joint model explains beyond either space alone is unique to the other. Here: the best layer of the
+# model with the most layers against the rival named among the parameters. For trained networks the
+# interesting rival is the SpectroTemporal filter bank, which stands for acoustics.
+
+# %%
+other = max(layered, key=lambda model: len(features[dataset, model]))
+favourite = encoded[dataset, other]["layer"].to_series().mode().iloc[0]
+baseline = extraction.features(rival, heard[dataset], device=device)
+spaces = {
+    figures.label(rival): baseline[baseline.layers[-1]],
+    figures.label(other): features[dataset, other][favourite],
+}
+parts = results.cached(
+    "variance-partition",
+    encoding.variance_partition,
+    {"dataset": dataset, "spaces": f"{rival} {other}"},
+    features=spaces,
+    responses=responses[dataset],
+    folds=fold_of[dataset],
+    device=device,
+)
+rival_only, other_only = (parts["unique"].sel(feature_space=name) for name in spaces)
+divided = pd.DataFrame(
+    {
+        f"Only {figures.label(rival)}": rival_only.to_series(),
+        "Shared": parts["shared"].to_series(),
+        f"Only {figures.label(other)}": other_only.to_series(),
+    }
+)
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "Cross-validated variance of each component that two feature spaces explain alone and in common. Parts estimated below zero are drawn as zero.", "name": "fig-unique"}, "image": {"alt": "Stacked horizontal bars, a bar per component, parts unique to each model and shared."}}
+ax = similarity.plot_unique(divided)
 
 # %% [markdown]
 # ## What would chance give?

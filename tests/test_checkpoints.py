@@ -68,7 +68,7 @@ def test_code_in_a_checkpoint_is_refused_and_never_runs(tmp_path, file, save):
 def test_objects_of_unknown_packages_are_refused(tmp_path):
     path = tmp_path / "file.pt"
     torch.save({"state_dict": {"weight": torch.ones(3)}, "trainer": Unknown()}, path)
-    with pytest.raises(WeightsError, match="would run 'test_weights.Unknown'"):
+    with pytest.raises(WeightsError, match="would run 'test_checkpoints.Unknown'"):
         checkpoints.read_checkpoint(path)
 
 

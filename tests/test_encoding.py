@@ -335,3 +335,26 @@ def test_aggregate_by_an_unknown_coordinate():
         UnknownNameError, match="coordinate of the targets 'rio'. Did you mean 'roi'"
     ):
         aggregate(scored(roi=["A"] * 6), by="rio")
+
+
+def test_explainable_recovers_the_planted_ceiling():
+    responses = data.responses("simulated", noise=1.5, n_voxels=40)
+    ceiling = encoding.explainable(responses)
+    driven = responses["planted_layer"] != "none"
+    assert float(ceiling[driven].median()) == pytest.approx(
+        float(responses["ceiling"][driven].median()), abs=0.03
+    )
+    assert float(ceiling[~driven].median()) < 0.2
+
+
+def test_explainable_by_hand():
+    first = np.array([1.0, 2.0, 3.0, 4.0])
+    second = np.array([2.0, 1.0, 4.0, 3.0])  # r = 0.6 with the first
+    repeated = np.stack([first, second], axis=1)[:, None]
+    array = xr.DataArray(repeated, dims=("sound", "target", "repetition"))
+    assert float(encoding.explainable(array)[0]) == pytest.approx(2 * 0.6 / 1.6)
+    against = xr.DataArray(
+        np.stack([first, -first], axis=1)[:, None], dims=("sound", "target", "repetition")
+    )
+    assert float(encoding.explainable(against)[0]) == 0
+    assert np.isnan(encoding.explainable(array.isel(repetition=0, drop=True))).all()

@@ -189,7 +189,7 @@ def test_unknown_task_gets_the_nearest_names(tmp_path):
         hear.task(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["demo-scene", "demo-tags", "demo-events"])
+@pytest.mark.parametrize("name", ["demo-scene", "demo-notes", "demo-tags", "demo-events"])
 def test_generated_tasks_need_no_data_and_never_change(name, monkeypatch, tmp_path):
     task = hear.task(name)
     assert task.name == name and task.metadata["licence"]

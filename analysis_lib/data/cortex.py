@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 import xarray as xr
+from filelock import FileLock
 from sklearn.model_selection import StratifiedKFold
 
 from ..errors import AlignmentError, ParameterError, UnknownNameError
@@ -102,11 +103,12 @@ def _twin(loader: Callable[..., xr.DataArray]) -> xr.DataArray:
     heard = simulated.simulated_sounds()
     hashes = [heard.content_hash(name) for name in heard]
     folder = cache_dir("twins", content_key("voxel twin", 2, heard.names, hashes))
-    marker = folder / "written"
-    if not marker.is_file():
-        layers = simulated.planted_features(heard)
-        write_twin(folder, layers, heard.names, heard.categories, n_voxels=18)
-        marker.touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "written").is_file():
+            layers = simulated.planted_features(heard)
+            write_twin(folder, layers, heard.names, heard.categories, n_voxels=18)
+            (folder / "written").touch()
     array = loader(folder / "data")
     category = dict(zip(heard.names, heard.categories, strict=True))
     kinds = np.array([category[name] for name in array["sound"].data], dtype=object)

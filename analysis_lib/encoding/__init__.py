@@ -6,7 +6,7 @@ Tuckute et al. (2023), :func:`variance_partition` asks what a model explains bey
 
 from .banded import variance_partition
 from .layer_choice import best_layer_position, choose_by_split_halves, subject_medians
-from .nested import PAPER_ALPHAS, aggregate, gram, nested_cv_ridge
+from .nested import PAPER_ALPHAS, aggregate, explainable, gram, nested_cv_ridge
 from .split_half import split_half_ridge
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "aggregate",
     "best_layer_position",
     "choose_by_split_halves",
+    "explainable",
     "gram",
     "nested_cv_ridge",
     "split_half_ridge",

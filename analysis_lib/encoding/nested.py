@@ -17,7 +17,7 @@ from ..alignment import align, align_rows, target_coords
 from ..device import require_memory, resolve_device
 from ..errors import AlignmentError, DataError, ParameterError, UnknownNameError
 
-__all__ = ["PAPER_ALPHAS", "aggregate", "gram", "nested_cv_ridge"]
+__all__ = ["PAPER_ALPHAS", "aggregate", "explainable", "gram", "nested_cv_ridge"]
 
 log = logging.getLogger("brainbook")
 
@@ -184,6 +184,38 @@ def aggregate(result: xr.Dataset, by: str | None = None) -> pd.DataFrame:
             "n_targets": table.groupby("group", sort=False)["score"].count(),
         }
     ).rename_axis(by or "group")
+
+
+def explainable(responses: xr.DataArray) -> xr.DataArray:
+    """Estimate the highest score that a perfect model could reach on each target.
+
+    The squared correlation of the true response with the mean of ``n`` noisy repetitions is the
+    reliability of that mean: the median correlation of two repetitions over sounds, stepped up to
+    ``n`` by Spearman-Brown.
+
+    Parameters
+    ----------
+    responses : DataArray (sound, target, repetition)
+        At least two repetitions.
+
+    Returns
+    -------
+    DataArray (target,)
+        Between 0 and 1; 0 where repetitions are not positively correlated, NaN for targets with
+        NaN or without repetitions.
+    """
+    if responses.sizes.get("repetition", 1) < 2:
+        return xr.full_like(responses.isel(sound=0, repetition=0, missing_dims="ignore"), np.nan)
+    values = responses.transpose("repetition", "sound", "target")
+    z = (values - values.mean("sound")) / values.std("sound")
+    n = responses.sizes["repetition"]
+    pairs = [
+        (z.isel(repetition=i) * z.isel(repetition=j)).mean("sound")
+        for i in range(n)
+        for j in range(i + 1, n)
+    ]
+    r = xr.concat(pairs, "pair").median("pair").clip(min=0)
+    return n * r / (1 + (n - 1) * r)
 
 
 class _System:
