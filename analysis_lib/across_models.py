@@ -1,4 +1,4 @@
-"""Does what models are good at go with how much they look like a brain?
+"""Whether what models are good at goes with how much they look like a brain.
 
 One number per model on either side, and a dozen to three dozen models: the question is always
 what such a correlation can carry. So it comes with intervals, ranks, every model and every
@@ -101,7 +101,9 @@ def associate_tasks(scores: pd.DataFrame, alignment: pd.DataFrame) -> pd.DataFra
     Parameters
     ----------
     scores : DataFrame of shape (n_models, n_tasks)
+        By model.
     alignment : DataFrame of shape (n_models, n_measures)
+        By model.
 
     Returns
     -------
@@ -150,7 +152,7 @@ def _left_out(found: xr.Dataset, unit: str) -> dict:
     without = pearson["r_without"].dropna("group")
     if not without.size:
         return {f"without_{unit}_low": np.nan, f"without_{unit}_high": np.nan}
-    decisive = without["group"][int(np.abs(without - pearson["r"]).argmax())]
+    decisive = without["group"][int(np.abs(without - pearson["r"]).values.argmax())]
     return {
         f"without_{unit}_low": float(without.min()),
         f"without_{unit}_high": float(without.max()),

@@ -126,14 +126,37 @@ def _list_chapters(pattern: str) -> None:
 
 def _list_models(pattern: str) -> None:
     from . import models
+    from .models import checkpoints
 
-    typer.echo(f"{'name':34s}{'label':24s}{'kind':14s}{'layers':>6s}{'Hz':>8s}{'MB':>7s}  licence")
-    for name in models.list_models(pattern):
-        card = models.card(name)
-        typer.echo(
-            f"{name:34s}{card.label:24s}{card.kind:14s}{len(card.layers):6d}"
-            f"{card.sample_rate:8d}{card.download_mb:7.0f}  {card.licence}"
+    rows = [("name", "label", "family", "kind", "layers", "Hz", "MB", "licence", "here and now")]
+    for card in map(models.card, models.list_models(pattern)):
+        size = f"{card.download_mb:,.0f}" if card.download_mb else "-" * (card.kind != "published")
+        rows.append(
+            (
+                card.name,
+                card.label,
+                card.family,
+                card.kind,
+                str(len(card.layers)),
+                str(card.sample_rate),
+                size or "?",
+                card.licence or "-",
+                checkpoints.state(card),
+            )
         )
+    typer.echo(_aligned(rows, right=(4, 5, 6)))
+
+
+def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+    """Lay out a table: columns as wide as their longest entry, two spaces between them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def _list_data(pattern: str) -> None:

@@ -3,14 +3,26 @@
 The one place that turns ``device="auto"`` into a device.
 """
 
+import resource
+import sys
 import warnings
+from collections.abc import Callable
 
 import psutil
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from .errors import MemoryBudgetError, ParameterError
 
-__all__ = ["available_memory", "require_memory", "resolve_device"]
+__all__ = [
+    "available_memory",
+    "memory_of",
+    "peak_memory",
+    "require_memory",
+    "resolve_device",
+]
 
 
 def resolve_device(device: str | torch.device = "auto", float64: bool = False) -> torch.device:
@@ -86,3 +98,56 @@ def require_memory(n_bytes: float, device: torch.device, what: str, advice: str)
             f"{what} needs about {n_bytes / 1e9:.1f} GB on {device}, and {free / 1e9:.1f} GB "
             f"are free. {advice}"
         )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: of this process, or of its tensors on a CUDA device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def memory_of(compute: Callable[[], object], device: torch.device) -> tuple[object, int]:
+    """Run a computation and measure how much memory it takes.
+
+    Returns
+    -------
+    result
+        Of the computation.
+    n_bytes : int
+        Most bytes of new tensors that were there at once. On CUDA as the allocator counts them;
+        elsewhere those that operations returned, without what one operation uses for itself.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = compute()
+        return result, torch.cuda.max_memory_allocated(device) - before
+    with _NewTensors() as tensors:
+        result = compute()
+    return result, tensors.peak
+
+
+class _NewTensors(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make, for as long as they live."""
+
+    def __init__(self):
+        super().__init__()
+        self.peak = 0
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self._note((args, kwargs), new=False)
+        made = function(*args, **(kwargs or {}))
+        self._live = {k: entry for k, entry in self._live.items() if not entry[0].expired()}
+        self._note(made, new=True)
+        self.peak = max(self.peak, sum(n_bytes for _, n_bytes in self._live.values()))
+        return made
+
+    def _note(self, values: object, new: bool) -> None:
+        for tensor in tree_leaves(values):
+            if isinstance(tensor, torch.Tensor):
+                reference = StorageWeakRef(tensor.untyped_storage())
+                n_bytes = tensor.untyped_storage().nbytes() if new else 0
+                self._live.setdefault(reference.cdata, (reference, n_bytes))

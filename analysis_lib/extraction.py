@@ -2,89 +2,33 @@
 
 import json
 import logging
+import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import xarray as xr
 import zarr
 from tqdm.auto import tqdm
 
 from . import data, models
-from .device import available_memory, resolve_device
-from .errors import AudioError, ParameterError, UnknownNameError
+from .device import available_memory, memory_of, peak_memory, require_memory, resolve_device
+from .errors import MemoryBudgetError, ParameterError, UnknownNameError
+from .features import Features
 from .paths import atomic_path, cache_dir, content_key, storage_errors
 
-__all__ = ["Features", "extract", "features"]
+__all__ = ["Features", "extract", "extract_many", "features"]
 
 log = logging.getLogger("brainbook")
 
 POOLINGS = ("mean", "max")
 CHUNK = 32  # sounds per stored chunk, and so the most that a killed run loses
-_VERSION = 1  # raised when pooling or storage compute something else
-
-
-class Features(Mapping):
-    """Activations of one model for a set of sounds, one array per layer.
-
-    ``features["layer"]`` is a DataArray ``(sound, unit)`` of float32, read when asked for, so
-    that a model's layers need not fit in memory together.
-
-    Attributes
-    ----------
-    key : str
-        Names the content: model, weights, layers, pooling and every sound.
-    names, categories : tuple of str
-        Of the sounds, in order.
-    provenance : dict
-        How the features came about: model, device, seconds of computing per second of audio.
-    """
-
-    def __init__(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        names: Collection[str],
-        categories: Collection[str],
-        key: str,
-        provenance: Mapping | None = None,
-    ):
-        self._arrays = arrays
-        self.names, self.categories = tuple(names), tuple(categories)
-        self.key = key
-        self.provenance = dict(provenance or {})
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers, first to last."""
-        return tuple(self._arrays)
-
-    def __getitem__(self, layer: str) -> xr.DataArray:
-        if layer not in self._arrays:
-            raise UnknownNameError("layer", layer, self._arrays)
-        return xr.DataArray(
-            np.asarray(self._arrays[layer]),
-            dims=("sound", "unit"),
-            coords={
-                "sound": np.array(self.names, dtype=object),
-                "category": ("sound", np.array(self.categories, dtype=object)),
-            },
-            name=layer,
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    def n_units(self, layer: str) -> int:
-        """Count the units of a layer without reading it."""
-        return int(self._arrays[layer].shape[1])
-
-    def __repr__(self) -> str:
-        return f"Features({len(self.names)} sounds, layers {', '.join(self.layers)})"
+PORTION = 300  # seconds of audio in memory at once, or one sound if that is longer
+LONG = 30  # seconds; the memory of a longer sound is estimated from excerpts before it is run
+_VERSION = 2  # raised when pooling or storage compute something else
 
 
 def features(source: str, sounds: data.Sounds, **options) -> Features:
@@ -93,8 +37,10 @@ def features(source: str, sounds: data.Sounds, **options) -> Features:
     Parameters
     ----------
     source : str
-        A model (anything :func:`analysis_lib.models.load` takes), or ``"planted"``: the true
-        features that drive the simulated cortex.
+        A model (anything :func:`analysis_lib.models.load` takes); ``"planted"``, the true
+        features that drive the simulated cortex; ``"activations:<model>"`` or
+        ``"activations:<model>:permuted"``, the stored activations of Tuckute et al. (2023)
+        (:func:`analysis_lib.data.stored_activations`).
     sounds : Sounds
         What to represent.
     **options
@@ -104,8 +50,17 @@ def features(source: str, sounds: data.Sounds, **options) -> Features:
         layers = data.planted_features(sounds)
         hashes = [sounds.content_hash(name) for name in sounds]
         key = content_key("planted", _VERSION, hashes)
-        return Features(layers, sounds.names, sounds.categories, key, {"model": "planted"})
-    return extract(source, sounds, **options)
+    elif source.startswith("activations:"):
+        if options.get("pooling", "mean") != "mean":
+            raise ParameterError(f"{source}: stored activations are means over time")
+        _, model, *permuted = source.split(":")
+        if permuted not in ([], ["permuted"]):
+            raise ParameterError(f"{source}: write it as activations:<model>[:permuted]")
+        layers = data.stored_activations(model, sounds.names, bool(permuted), options.get("layers"))
+        key = content_key("activations", _VERSION, sounds.names, list(layers), layers)
+    else:
+        return extract(source, sounds, **options)
+    return Features(layers, sounds.names, sounds.categories, key, {"model": source})
 
 
 def extract(
@@ -116,6 +71,7 @@ def extract(
     device: str = "auto",
     batch_size: int | str = "auto",
     cache: bool = True,
+    autocast: bool = False,
 ) -> Features:
     """Run a model over sounds and pool every layer over time.
 
@@ -129,15 +85,19 @@ def extract(
     sounds : Sounds
         What to represent; resampled to the model's rate.
     layers : collection of str, optional
-        By default all of the model's.
+        By default all of the model's; its ``extra_layers`` have to be asked for.
     pooling : {"mean", "max"}
         How frames become one vector per sound.
     device : str
         See :func:`analysis_lib.device.resolve_device`; a loaded model stays where it is.
     batch_size : int or "auto"
-        Sounds per forward pass; "auto" fits the batch to the memory that is free.
+        Sounds per forward pass; "auto" measures the memory that the longest sound takes and
+        fits the batch to what is free.
     cache : bool
         Keep the features on disk, by content, and use them when they are there.
+    autocast : bool
+        Let torch compute in half precision where it sees fit: faster on recent devices, and
+        with two to three digits instead of seven.
 
     Returns
     -------
@@ -147,8 +107,33 @@ def extract(
     ------
     AudioError
         Naming the sound that cannot be represented.
+    MemoryBudgetError
+        When a sound would not fit in memory; estimated before it is run.
     StorageError
         When the cache cannot be written or the disk is full.
+    """
+    options = (layers, pooling, device, batch_size, cache, autocast)
+    return next(iter(extract_many([model], sounds, *options).values()))
+
+
+def extract_many(
+    many: Sequence[str | models.AudioModel],
+    sounds: data.Sounds,
+    layers: Collection[str] | None = None,
+    pooling: str = "mean",
+    device: str = "auto",
+    batch_size: int | str = "auto",
+    cache: bool = True,
+    autocast: bool = False,
+) -> dict[str, Features]:
+    """Run several models over sounds in one pass: each sound is read once per sampling rate.
+
+    The models are in memory together. Parameters and errors are those of :func:`extract`.
+
+    Returns
+    -------
+    dict of str to Features
+        By the name that was given, or that of the loaded model's card.
     """
     if pooling not in POOLINGS:
         raise UnknownNameError("pooling", pooling, POOLINGS)
@@ -156,140 +141,236 @@ def extract(
         raise ParameterError(f"batch_size must be 'auto' or a positive integer, not {batch_size!r}")
     if len(sounds) == 0:
         raise ParameterError("there are no sounds to extract features from")
-    if isinstance(model, str):
-        model = models.load(model, device=device)
-    elif device != "auto":
-        model.to(resolve_device(device))
+    runs: dict[str, _Run] = {}
+    for model in many:
+        name = model if isinstance(model, str) else model.card.name
+        if name in runs:
+            raise ParameterError(f"{name} is there twice; extract its features in two calls")
+        if isinstance(model, str):
+            model = models.load(model, device=device)
+        elif device != "auto":
+            model.to(resolve_device(device))
+        wanted = _checked_layers(model, layers)
+        runs[name] = _Run(model, sounds, wanted, pooling, batch_size, autocast, cache)
+    _one_pass(sounds, [run for run in runs.values() if not run.is_finished()])
+    return {name: run.features() for name, run in runs.items()}
+
+
+def _checked_layers(model: models.AudioModel, layers: Collection[str] | None) -> tuple[str, ...]:
     wanted = model.layers if layers is None else tuple(layers)
     if not wanted:
         raise ParameterError("layers must name at least one layer")
+    known = model.layers + model.extra_layers
     for layer in wanted:
-        if layer not in model.layers:
-            raise UnknownNameError(f"layer of {model.card.name}", layer, model.layers)
-    run = _Extraction(model, sounds, wanted, pooling, batch_size)
-    if not cache:
-        return run.in_memory()
-    folder = cache_dir("features", run.key)
-    finished = folder / "finished.json"
-    if finished.is_file():
-        log.info("reused features of %s (%s)", model.card.name, run.key)
-    else:
-        log.info("computed features of %s: none stored under %s", model.card.name, run.key)
-        run.to_folder(folder)
-    arrays = {
-        layer: zarr.open_array(_array_path(folder, wanted, layer), mode="r") for layer in wanted
-    }
-    provenance = json.loads(finished.read_text())
-    return Features(arrays, sounds.names, sounds.categories, run.key, provenance)
+        if layer not in known:
+            raise UnknownNameError(f"layer of {model.card.name}", layer, known)
+    return wanted
 
 
-class _Extraction:
-    """One run of a model over sounds."""
+def _one_pass(sounds: data.Sounds, runs: Sequence["_Run"]) -> None:
+    """Go through the sounds once for all runs, a chunk at a time."""
+    starts = sorted({start for run in runs for start in run.missing})
+    title = runs[0].model.card.name if len(runs) == 1 else f"{len(runs)} models"
+    for start in tqdm(starts, desc=title, disable=len(starts) < 3, leave=False):
+        at_work = [run for run in runs if start in run.missing]
+        names = sounds.names[start : start + CHUNK]
+        rates = {run.model.sample_rate for run in at_work}
+        for portion, waveforms in _ahead(_portions(sounds, names, rates)):
+            for run in at_work:
+                run.compute(portion, waveforms[run.model.sample_rate])
+        for run in at_work:
+            run.finish_chunk(start)
+    for run in runs:
+        run.finish()
 
-    def __init__(self, model, sounds, layers, pooling, batch_size):
+
+def _portions(
+    sounds: data.Sounds, names: Sequence[str], rates: Collection[int]
+) -> Iterator[tuple[list[str], dict[int, list[np.ndarray]]]]:
+    """Names and waveforms by rate of as many sounds at a time as :data:`PORTION` allows."""
+    portion, waveforms, seconds = [], {rate: [] for rate in rates}, 0.0
+    for name in names:
+        portion.append(name)
+        for rate in rates:
+            waveforms[rate].append(sounds.waveform(name, rate))
+        seconds += len(waveforms[rate][-1]) / rate
+        if seconds > PORTION or name == names[-1]:
+            yield portion, waveforms
+            portion, waveforms, seconds = [], {rate: [] for rate in rates}, 0.0
+
+
+def _ahead(items: Iterator) -> Iterator:
+    """Prepare the next item in a thread while the last one is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+class _Run:
+    """One run of a model over sounds: what is computed, what is there, what is stored."""
+
+    def __init__(self, model, sounds, layers, pooling, batch_size, autocast, cache):
         self.model, self.sounds, self.layers, self.pooling = model, sounds, layers, pooling
-        self.batch_size = batch_size
+        self.batch_size, self.autocast = batch_size, autocast
         hashes = [sounds.content_hash(name) for name in sounds]
         self.key = content_key(
-            "features", _VERSION, model.identity, layers, pooling, sounds.names, hashes
+            "features", _VERSION, model.identity, layers, pooling, autocast, sounds.names, hashes
         )
+        self.folder = cache_dir("features", self.key) if cache else None
+        self.missing = set(range(0, len(sounds), CHUNK))
+        self._pooled: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
+        self._measured = 0, 0  # samples of the longest sound so far, bytes that it took
+        self._seconds = self._audio_seconds = 0.0
 
-    def in_memory(self) -> Features:
-        """Compute everything at once and keep it in memory."""
+    def is_finished(self) -> bool:
+        """Whether there is nothing to do; says what is reused or resumed."""
+        name, n_chunks = self.model.card.name, len(self.missing)
+        if self.folder is None:
+            return False
+        if (self.folder / "finished.json").is_file():
+            log.info("reused features of %s (%s)", name, self.key)
+            return True
+        log.info("computed features of %s: none stored under %s", name, self.key)
+        self.missing = {start for start in self.missing if not self._marker(start).is_file()}
+        if len(self.missing) < n_chunks:
+            log.info("resuming: %d of %d chunks are there", n_chunks - len(self.missing), n_chunks)
+        return False
+
+    def compute(self, names: Sequence[str], waveforms: Sequence[np.ndarray]) -> None:
+        """Pooled activations of some sounds, longest first: what fits once fits from then on."""
         started = time.perf_counter()
-        chunks = [self._chunk(start) for start in self._starts()]
-        arrays = {
-            layer: np.concatenate([chunk[layer] for chunk in chunks]) for layer in self.layers
-        }
-        provenance = self._provenance(time.perf_counter() - started)
-        return Features(arrays, self.sounds.names, self.sounds.categories, self.key, provenance)
+        left = sorted(range(len(names)), key=lambda row: len(waveforms[row]), reverse=True)
+        done: dict[int, dict[str, np.ndarray]] = {}
+        while left:
+            size = self._size_of_batch(waveforms[left[0]], names[left[0]])
+            rows, left = left[:size], left[size:]
+            outputs = self._embed([waveforms[row] for row in rows], [names[row] for row in rows])
+            for i, row in enumerate(rows):
+                done[row] = {layer: outputs[layer][i] for layer in self.layers}
+        for layer, vectors in self._pooled.items():
+            vectors.extend(done[row][layer] for row in range(len(names)))
+        self._seconds += time.perf_counter() - started
+        self._audio_seconds += sum(map(len, waveforms)) / self.model.sample_rate
 
-    def to_folder(self, folder: Path) -> None:
-        """Compute the chunks that are not there yet; a chunk counts once its marker is written."""
-        markers = {start: folder / f"chunk-{start:06d}.done" for start in self._starts()}
-        missing = [start for start, marker in markers.items() if not marker.is_file()]
-        if len(missing) < len(markers):
-            log.info(
-                "resuming: %d of %d chunks are there", len(markers) - len(missing), len(markers)
-            )
+    def finish_chunk(self, start: int) -> None:
+        """Write the chunk that was computed; it counts once its marker is written."""
+        if self.folder is None:
+            return
         started = time.perf_counter()
-        quiet = len(missing) < 3
-        for start in tqdm(missing, desc=self.model.card.name, disable=quiet, leave=False):
-            pooled = self._chunk(start)
-            with storage_errors(folder):
-                for layer, values in pooled.items():
-                    array = self._array(folder, layer, values)
-                    array[start : start + len(values)] = values
-            with atomic_path(markers[start]) as temporary:
-                temporary.write_text("done")
-        with atomic_path(folder / "finished.json") as temporary:
-            temporary.write_text(json.dumps(self._provenance(time.perf_counter() - started)))
+        with storage_errors(self.folder):
+            for layer, vectors in self._pooled.items():
+                values = np.stack(vectors)
+                self._stored(layer, values)[start : start + len(values)] = values
+                vectors.clear()
+        with atomic_path(self._marker(start)) as temporary:
+            temporary.write_text("done")
+        self._seconds += time.perf_counter() - started
 
-    def _starts(self) -> range:
-        return range(0, len(self.sounds), CHUNK)
-
-    def _array(self, folder: Path, layer: str, values: np.ndarray) -> zarr.Array:
-        path = _array_path(folder, self.layers, layer)
-        try:
-            return zarr.create_array(
-                path,
-                shape=(len(self.sounds), values.shape[1]),
-                chunks=(CHUNK, values.shape[1]),
-                dtype="float32",
-            )
-        except zarr.errors.ContainsArrayError:  # made for an earlier chunk, or by another process
-            return zarr.open_array(path, mode="r+")
-
-    def _chunk(self, start: int) -> dict[str, np.ndarray]:
-        """Pooled activations of one chunk of sounds, {layer: (n_sounds, n_units)}."""
-        names = self.sounds.names[start : start + CHUNK]
-        rate = self.model.sample_rate
-        waveforms = [self.sounds.waveform(name, rate) for name in names]
-        size = self._size_of_batch(max(map(len, waveforms)))
-        batches = [
-            self._batch(names[i : i + size], waveforms[i : i + size])
-            for i in range(0, len(names), size)
-        ]
-        return {layer: np.concatenate([b[layer] for b in batches]) for layer in self.layers}
-
-    def _batch(self, names, waveforms) -> dict[str, np.ndarray]:
-        lengths = [len(waveform) for waveform in waveforms]
-        padded = torch.zeros(len(waveforms), max(lengths))
-        for row, waveform in zip(padded, waveforms, strict=True):
-            row[: len(waveform)] = torch.from_numpy(waveform)
-        try:
-            outputs = self.model.embed(padded, lengths, self.layers)
-        except AudioError as error:
-            raise AudioError(f"{error} The batch was: {', '.join(names)}.") from error
-        return {layer: self._pooled(outputs[layer]) for layer in self.layers}
-
-    def _pooled(self, activations: torch.Tensor) -> np.ndarray:
-        """Frames to one vector: (batch, frame, *units) to (batch, n_units); NaN is padding."""
-        if self.pooling == "mean":
-            pooled = activations.nanmean(dim=1)
-        else:
-            pooled = activations.nan_to_num(nan=-torch.inf).amax(dim=1)
-        return pooled.flatten(1).float().cpu().numpy()
-
-    def _size_of_batch(self, n_samples: int) -> int:
-        if self.batch_size != "auto":
-            return self.batch_size
-        # Activations take some hundred times the waveform's bytes in the deepest networks here;
-        # 2,000 times keeps a batch well inside what is free.
-        room = available_memory(self.model.device) / (4 * n_samples * 2000)
-        seconds = 16 if self.model.device.type == "cpu" else 128
-        return int(np.clip(min(room, seconds * self.model.sample_rate / n_samples), 1, CHUNK))
-
-    def _provenance(self, seconds: float) -> dict:
-        return {
+    def finish(self) -> None:
+        """Say how the features came about."""
+        self._provenance = {
             **self.model.identity,
             "layers": list(self.layers),
             "pooling": self.pooling,
+            "autocast": self.autocast,
             "device": str(self.model.device),
             "n_sounds": len(self.sounds),
-            "wall_seconds": round(seconds, 3),
+            "wall_seconds": round(self._seconds, 3),
+            "audio_seconds": round(self._audio_seconds, 3),
+            "audio_seconds_per_second": round(self._audio_seconds / max(self._seconds, 1e-9), 2),
+            "peak_memory_gb": round(peak_memory(self.model.device) / 1e9, 3),
         }
+        if self.folder is not None:
+            with atomic_path(self.folder / "finished.json") as temporary:
+                temporary.write_text(json.dumps(self._provenance))
+
+    def features(self) -> Features:
+        """Features of a finished run."""
+        if self.folder is None:
+            arrays = {layer: np.stack(vectors) for layer, vectors in self._pooled.items()}
+            provenance = self._provenance
+        else:
+            arrays = {layer: zarr.open_array(self._path(layer), mode="r") for layer in self.layers}
+            provenance = json.loads((self.folder / "finished.json").read_text())
+        return Features(arrays, self.sounds.names, self.sounds.categories, self.key, provenance)
+
+    def _size_of_batch(self, waveform: np.ndarray, name: str) -> int:
+        """Sounds no longer than this one that fit in one forward pass."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        n_samples, rate = len(waveform), self.model.sample_rate
+        longest, n_bytes = self._measured
+        if n_samples > longest:
+            if n_samples > LONG * rate:
+                self._estimate(waveform, name)
+            return 1  # and measured on the way
+        # Half of what is free: operations need room for themselves, and other processes live too.
+        room = available_memory(self.model.device) / 2 / max(n_bytes * n_samples / longest, 1)
+        seconds = 16 if self.model.device.type == "cpu" else 128
+        return int(np.clip(min(room, seconds * rate / n_samples), 1, CHUNK))
+
+    def _estimate(self, waveform: np.ndarray, name: str) -> None:
+        """Refuse a long sound that would not fit, going by how the memory of excerpts grows."""
+        rate, device = self.model.sample_rate, self.model.device
+        half, whole = (
+            memory_of(partial(self._embed, [waveform[: seconds * rate]], [name]), device)[1]
+            for seconds in (LONG // 2, LONG)
+        )
+        growth = np.clip(math.log2(max(whole, 1) / max(half, 1)), 1, 2)
+        seconds = len(waveform) / rate
+        require_memory(
+            whole * (seconds / LONG) ** growth,
+            device,
+            f"{self.model.card.name}: sound {name!r} ({seconds:.0f} s)",
+            "Cut the sound into shorter ones, ask for fewer layers, or use a device with more "
+            "memory.",
+        )
+
+    def _embed(self, waveforms: list[np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+        """Pooled activations of one batch, {layer: (n_sounds, n_units)}."""
+        lengths, device = [len(waveform) for waveform in waveforms], self.model.device
+        padded = torch.zeros(len(waveforms), max(lengths))
+        for row, waveform in zip(padded, waveforms, strict=True):
+            row[: len(waveform)] = torch.from_numpy(waveform)
+
+        def forward() -> dict[str, np.ndarray]:
+            with torch.autocast(device.type, enabled=self.autocast):
+                outputs = self.model.embed(padded, lengths, self.layers, names)
+            return {layer: _pool(outputs.pop(layer), self.pooling) for layer in self.layers}
+
+        try:
+            if max(lengths) <= self._measured[0] or self.batch_size != "auto":
+                return forward()
+            pooled, n_bytes = memory_of(forward, device)
+        except torch.OutOfMemoryError as error:
+            raise MemoryBudgetError(
+                f"{self.model.card.name}: {len(names)} sounds of up to "
+                f"{max(lengths) / self.model.sample_rate:.1f} s do not fit in the memory of "
+                f"{device}. Choose a smaller batch_size, fewer layers, or device='cpu'."
+            ) from error
+        self._measured = max(lengths), n_bytes
+        return pooled
+
+    def _stored(self, layer: str, values: np.ndarray) -> zarr.Array:
+        shape, chunks = (len(self.sounds), values.shape[1]), (CHUNK, values.shape[1])
+        try:
+            return zarr.create_array(self._path(layer), shape=shape, chunks=chunks, dtype="float32")
+        except zarr.errors.ContainsArrayError:  # made for an earlier chunk, or by another process
+            return zarr.open_array(self._path(layer), mode="r+")
+
+    def _path(self, layer: str) -> Path:
+        return self.folder / "arrays" / f"layer-{self.layers.index(layer):03d}"
+
+    def _marker(self, start: int) -> Path:
+        return self.folder / f"chunk-{start:06d}.done"
 
 
-def _array_path(folder: Path, layers: Collection[str], layer: str) -> Path:
-    return folder / "arrays" / f"layer-{list(layers).index(layer):03d}"
+def _pool(activations: torch.Tensor, pooling: str) -> np.ndarray:
+    """Frames to one vector: (batch, frame, *units) to (batch, n_units); NaN is padding."""
+    if pooling == "mean":
+        pooled = activations.float().nanmean(dim=1)
+    else:
+        pooled = activations.float().nan_to_num(nan=-torch.inf).amax(dim=1)
+    return pooled.flatten(1).cpu().numpy()

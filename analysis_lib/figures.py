@@ -3,6 +3,7 @@
 Nothing is computed here beyond what drawing needs.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ __all__ = [
     "plot_prediction",
     "plot_scores",
     "plot_spectrogram",
+    "plot_zoo",
     "use_style",
 ]
 
@@ -42,6 +44,9 @@ def label(model: str) -> str:
     """Short name of a model for figures: its card's label, or the name itself."""
     if model == "planted":
         return "Planted truth"
+    if model.startswith("activations:"):
+        _, name, *permuted = model.split(":")
+        return f"{label(name)} (stored{', permuted' if permuted else ''})"
     try:
         return models.card(model).label
     except UnknownNameError:
@@ -272,4 +277,36 @@ def plot_null(observed: Mapping[str, float], null: np.ndarray, ax: Axes | None =
         ax.axvline(observed[name], color=colour, label=label(name))
     ax.set(xlabel="Mean R² over targets", ylabel="Number of shuffles", xlim=(0, None))
     _legend_below(ax, len(observed) + 1)
+    return ax
+
+
+def plot_zoo(cards: Sequence[models.ModelCard], ax: Axes | None = None) -> Axes:
+    """Draw the size of each model: a dot at its number of parameters, its layers beside it.
+
+    Parameters
+    ----------
+    cards : sequence of ModelCard
+        In the order of drawing. Families of one or two models share a colour. Models without
+        learned parameters, or with an unknown number, are written at the left edge.
+    """
+    ax = _axis(ax, 7.2, 0.8 + 0.21 * len(cards))
+    members = Counter(card.family for card in cards)
+    groups = [card.family if members[card.family] > 2 else "Others" for card in cards]
+    colours = model_colours(list(dict.fromkeys(groups)))
+    smallest = min(card.parameters for card in cards if card.parameters)
+    for row, (card, group) in enumerate(zip(cards, groups, strict=True)):
+        if card.parameters:
+            ax.plot(card.parameters, row, "o", color=colours[group], markersize=7)
+            text, x = f"{len(card.layers)}", card.parameters * 1.25
+        else:
+            known = "none learned" if card.kind == "handcrafted" else "number not known"
+            text, x = f"{known} ({len(card.layers)})", smallest
+        ax.text(x, row, text, va="center", fontsize="small", color="0.25")
+    for group, colour in colours.items():
+        ax.plot([], [], "o", color=colour, label=group)
+    ax.set_yticks(range(len(cards)), [card.label for card in cards], fontsize="small")
+    ax.set(xscale="log", xlabel="Learned parameters; in numbers: layers", ylabel="Model")
+    ax.set_ylim(len(cards) - 0.5, -0.5)
+    ax.grid(axis="x", alpha=0.4)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=4)
     return ax

@@ -21,6 +21,7 @@ __all__ = [
     "explorer_html",
     "family_styles",
     "plot_association",
+    "plot_associations",
     "plot_intervals",
     "plot_leverage",
     "plot_rank_gains",
@@ -29,12 +30,16 @@ __all__ = [
     "plot_task_scores",
 ]
 
-_MARKERS = "osD^vP*Xhd"
+_MARKERS = "osD^vPXhd<"
 _VERDICTS = {"improved": "#0173B2", "worsened": "#D55E00", "unchanged": "#949494"}
 
 
 def _axis(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
+
+
+def _in_lines(name: object) -> str:
+    return str(name).replace(" ", "\n").replace("-", "-\n")
 
 
 def family_styles(families: Sequence[str]) -> dict[str, tuple[tuple, str]]:
@@ -59,7 +64,7 @@ def plot_task_scores(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
         annot=scores.to_numpy(), fmt=".2f", cbar_kws={"label": "z over models"},
     )  # fmt: skip
     ax.axvline(scores.shape[1] - 1, color="white", linewidth=4)
-    ax.set_xticks(ax.get_xticks(), [str(name).replace(" ", "\n") for name in scores.columns])
+    ax.set_xticks(ax.get_xticks(), [_in_lines(name) for name in scores.columns])
     ax.tick_params(axis="x", rotation=0)
     ax.tick_params(axis="y", rotation=0)
     ax.set(xlabel="Task", ylabel="Model")
@@ -86,7 +91,7 @@ def plot_association(
     for family, (colour, marker) in family_styles(table["family"]).items():
         rows = table[table["family"] == family]
         ax.scatter(
-            rows[x], rows[y], s=190 if numbered else 44, color=colour, label=family,
+            rows[x], rows[y], s=190 if numbered else 50, color=colour, label=family,
             marker="o" if numbered else marker, edgecolor="white", linewidth=0.7,
         )  # fmt: skip
     slope, intercept = np.polyfit(table[x], table[y], 1)
@@ -104,10 +109,49 @@ def plot_association(
                 label(model), (row[x], row[y]), xytext=(-7 if right else 7, -3), fontsize=9,
                 textcoords="offset points", ha="right" if right else "left",
             )  # fmt: skip
+    ax.margins(0.09)
     r = np.corrcoef(table[x], table[y])[0, 1]
     ranks = table[[x, y]].rank().corr().iloc[0, 1]
     ax.set(xlabel=x, ylabel=y, title=f"r = {r:.2f}, rank r = {ranks:.2f} (n = {len(table)})")
     return ax
+
+
+def plot_associations(
+    table: pd.DataFrame, x: str, measures: Sequence[str], named: Sequence[str] | None = None
+) -> np.ndarray:
+    """Draw several measures against one, two panels in a row, with a common legend.
+
+    Parameters
+    ----------
+    table : DataFrame
+        By model, with columns ``x``, ``measures`` and ``family``.
+    x : str
+        Column on the horizontal axis.
+    measures : sequence of str
+        Columns, one per panel.
+    named : sequence of str, optional
+        Models to write beside their points. By default every point carries a number, the model's
+        place by ``x``, and the key is written below.
+
+    Returns
+    -------
+    array of Axes
+    """
+    n_rows = -(-len(measures) // 2)
+    figure, axes = plt.subplots(n_rows, 2, figsize=(9.5, 4.2 * n_rows + 0.5), squeeze=False)
+    place = table[x].rank(ascending=False, method="first").astype(int).sort_values()
+    if named is None:
+        table = table.assign(number=place)
+        key = [f"{number} {label(model)}" for model, number in place.items()]
+        lines = ["     ".join(key[i : i + 3]) for i in range(0, len(key), 3)]
+        figure.supxlabel("\n".join(lines), size=9.5)
+    for ax, measure in zip(axes.flat, measures, strict=False):
+        plot_association(table, x, measure, ax, () if named is None else named)
+    for ax in axes.flat[len(measures) :]:
+        ax.remove()
+    kinds = axes.flat[0].get_legend_handles_labels()
+    figure.legend(*kinds, loc="outside upper center", ncols=4)
+    return axes
 
 
 def plot_intervals(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -139,7 +183,11 @@ def plot_intervals(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(place, table.index)
     ax.invert_yaxis()
-    ax.set(xlabel="Correlation with the global task score, over models", xlim=(-1.02, 1.02))
+    lowest = table.filter(regex="_low$").min(axis=None)
+    ax.set(
+        xlabel="Correlation with the global task score, over models",
+        xlim=(max(-1.03, min(lowest, 0) - 0.08), 1.03),
+    )
     handles, names = ax.get_legend_handles_labels()
     ax.figure.legend(handles, names, loc="outside lower center", ncols=2)
     return ax
@@ -168,7 +216,7 @@ def plot_task_correlations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         r, ax=ax, cmap="RdBu_r", vmin=-1, vmax=1, annot=np.array(written), fmt="",
         cbar_kws={"label": "Pearson r"},
     )  # fmt: skip
-    ax.set_xticks(ax.get_xticks(), [str(task).replace(" ", "\n") for task in tasks])
+    ax.set_xticks(ax.get_xticks(), [_in_lines(task) for task in tasks])
     ax.tick_params(axis="x", rotation=0)
     ax.tick_params(axis="y", rotation=0)
     ax.set(xlabel="Task", ylabel="Alignment")
@@ -192,9 +240,9 @@ def plot_leverage(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) ->
             table.index, table["spearman"], color=colour, marker="D", linestyle="--",
             markerfacecolor="white", label=f"{name}, Spearman",
         )  # fmt: skip
-    names = [label(model) if model else "none" for model in table["left_out"]]
+    names = [_in_lines(label(model)) if model else "none" for model in table["left_out"]]
     ax.set_xticks(table.index, [f"{n}\n{name}" for n, name in zip(table.index, names, strict=True)])
-    ax.tick_params(axis="x", labelsize=8)
+    ax.tick_params(axis="x", labelsize=8.5)
     ax.set(
         xlabel="Weakest models left out: how many, and who goes at this step",
         ylabel="Correlation with the global score",

@@ -33,7 +33,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from analysis_lib import data, extraction, figures, stats
+from analysis_lib import data, extraction, figures, published, stats
 from analysis_lib import models as zoo
 
 figures.use_style()
@@ -88,7 +88,7 @@ for ax, (kind, picture) in zip(axes.flat, pictures.items(), strict=False):
 #
 # Each model has a card: where it comes from, what it was trained on, which layers it offers. The
 # representations of this chapter are hand-made or untrained; they are the floor that a learned
-# model has to rise above. `brainbook list models` shows the whole zoo.
+# model has to rise above. `brainbook list models` shows all of them, with what each needs to run.
 
 # %%
 cards = [zoo.card(name) for name in models]
@@ -111,9 +111,42 @@ pd.DataFrame(
 features = {
     name: extraction.features(name, heard, pooling=pooling, device=device) for name in models
 }
+
+# %% [markdown]
+# ## The zoo
+#
+# The comparison of {cite:t}`pepino2025better` stands on 36 models. Ten are one recipe, EnCodecMAE
+# {cite}`pepino2023encodecmae`, trained on other audio, at other sizes or with other inputs: they
+# tell apart what a model is from what it has heard. BEATs {cite}`chen2023beats` and Dasheng
+# {cite}`dinkel2024dasheng` are two more families that learn from unlabelled audio. The CochDNNs
+# {cite}`tuckute2023many` come in two architectures times four training tasks. The others recognise
+# speech, tag, caption, separate or enhance sounds, and one has no learned weights at all. Each has
+# a card here, a loader for its published file and tested layers; where the file is not on this
+# machine, the card says where to get it, and `untrained=True` gives the same network before it
+# learned anything.
+#
+# The sizes span almost three orders of magnitude, and size is no proxy for depth: the separator of speech
+# with its 33 layers is smaller than the nine-stage CochCNN9, most of whose weights are in one
+# fully connected layer.
+
+# %% tags=["figure"] mystnb={"figure": {"caption": "The 36 models of the comparison: number of parameters that the scored layers depend on, and beside each dot the number of layers. Families of fewer than three models share a colour.", "name": "fig-zoo"}, "image": {"alt": "Dots on a logarithmic axis of parameters, a row per model, coloured by family."}}
+published_names = published.table("pepino_models")["model"]
+ax = figures.plot_zoo([zoo.card(name) for name in published_names])
+# %% [markdown]
+# What a model costs is measured on the way. For the models of this chapter: how many numbers
+# describe one sound, in the narrowest and the widest layer, and how long one second of audio took
+# on the machine that computed the features first. Reading the sounds is not counted.
+
+# %%
+rows = []
 for name, layers in features.items():
-    sizes = ", ".join(f"{layer} {layers.n_units(layer):,}" for layer in layers)
-    print(f"{zoo.card(name).label}: {sizes}")
+    sizes = [layers.n_units(layer) for layer in layers]
+    speed = layers.provenance.get("audio_seconds_per_second", float("nan"))
+    model = figures.label(name)
+    rows.append((model, len(sizes), min(sizes), max(sizes), 1000 / speed))
+columns = ["Model", "Layers", "Narrowest", "Widest", "ms per second of audio"]
+costs = pd.DataFrame(rows, columns=columns)
+costs.style.hide(axis="index").format(precision=1, thousands=",")
 
 # %% [markdown]
 # ## What the features look like

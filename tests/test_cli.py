@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from analysis_lib import cli, execution, results
+from analysis_lib import cli, execution, models, results
 from analysis_lib.data import fetch
 from analysis_lib.errors import BrainbookError, ParameterError
 
@@ -89,7 +90,7 @@ def test_list_chapters_with_their_parameters(command):
 
 def test_list_models_data_profiles_and_results(command):
     lines = command("list", "models", "*mel").output.splitlines()
-    assert lines[0].split()[:3] == ["name", "label", "kind"]
+    assert lines[0].split()[:3] == ["name", "label", "family"]
     assert [line.split()[0] for line in lines[1:]] == ["log-mel"]
     assert "natsound165       179 files     30.2 MB" in command("list", "data", "nat*").output
     assert command("list", "profiles").output.splitlines()[:2] == ["demo", "natsound"]
@@ -97,6 +98,30 @@ def test_list_models_data_profiles_and_results(command):
     results.save(xr.Dataset({"score": ("target", [0.5])}), "scores", model="tiny")
     assert "scores\nmodel" in command("list", "results", "sc*").output.replace(" ", "")
     assert command("list", "results", "x*").output == ""
+
+
+def test_models_are_listed_with_what_they_need(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("BRAINBOOK_DATA", str(tmp_path))
+    (tmp_path / "models" / "BEATs_iter1").mkdir(parents=True)
+    (tmp_path / "models" / "BEATs_iter1" / "BEATs_iter1.pt").write_bytes(b"")
+    header, *lines = command("list", "models").output.splitlines()
+    table = {line.split()[0]: re.split(r" {2,}", line) for line in lines}
+    assert list(table) == models.list_models()
+    assert re.split(r" {2,}", header)[-1] == "here and now"
+    for name, row in table.items():
+        card = models.card(name)
+        assert len(row) == 9, row  # two spaces between any two columns, and nowhere else
+        assert row[1:6] == [
+            card.label, card.family, card.kind, str(len(card.layers)), str(card.sample_rate)
+        ]  # fmt: skip
+    states = {name: row[-1] for name, row in table.items()}
+    assert states["log-mel"] == "runs: handcrafted"
+    assert states["small-cnn"] == "runs: untrained"
+    assert states["BEATs_iter1"] == "runs: checkpoint is here"
+    source = "https://huggingface.co/lpepino/beats_ckpts"
+    assert states["BEATs_iter2"] == f"needs BEATs_iter2.pt, 361 MB, from {source}"
+    assert states["light-digits"] == "needs 'brainbook train light-digits'"
+    assert "encoder.ckpt and masknet.ckpt, size unknown" in states["braindnn_sepformer"]
 
 
 def test_fetch_says_how_much_and_under_which_licence_before_it_starts(command, monkeypatch):

@@ -229,7 +229,10 @@ def test_a_file_that_the_server_lacks(web):
 
 
 def test_a_file_without_an_address_has_to_be_put_there():
-    message = r"net.pt \(90.0 MB\) has no direct download. Put the file at .*models/net/net.pt"
+    message = (
+        r"net.pt \(90.0 MB\) has no direct download. It is part of what https://drive.example/x "
+        r"offers. Put the file at .*models/net/net.pt"
+    )
     with pytest.raises(MissingDataError, match=message):
         fetch.fetch_checkpoint("net", "net.pt", "https://drive.example/x", "", "", 90.0)
 
@@ -243,7 +246,7 @@ def test_a_file_without_an_address_has_to_be_put_there():
     ],
 )
 def test_where_a_checkpoint_comes_from(monkeypatch, source, revision, expected):
-    def download(url, target, sha256, n_bytes):
+    def download(url, target, sha256, n_bytes, source):
         assert (url, sha256, n_bytes) == (expected, "0" * 64, 1_500_000)
         raise MissingDataError("asked for the right file")
 

@@ -1,5 +1,6 @@
 """Sounds, brain responses and tasks."""
 
+from .activations import stored_activations
 from .components import COMPONENTS
 from .cortex import folds, responses, sounds, splits
 from .hear import Task, list_tasks, task
@@ -20,5 +21,6 @@ __all__ = [
     "simulated_sounds",
     "sounds",
     "splits",
+    "stored_activations",
     "task",
 ]

@@ -31,6 +31,7 @@ __all__ = [
     "fetch",
     "fetch_checkpoint",
     "fetch_url",
+    "find",
     "path",
     "registry",
 ]
@@ -140,7 +141,9 @@ def path(dataset: str, file: str) -> Path:
     return fetch(dataset, _literal(file)) / file
 
 
-def fetch_url(dataset: str, file: str, url: str, sha256: str = "", n_bytes: int = 0) -> Path:
+def fetch_url(
+    dataset: str, file: str, url: str, sha256: str = "", n_bytes: int = 0, source: str = ""
+) -> Path:
     """Make one file outside the registries available: ``<data set>/<file>`` in mirror or cache.
 
     A file whose checksum is not known in advance has it recorded when it first arrives, and is
@@ -156,15 +159,22 @@ def fetch_url(dataset: str, file: str, url: str, sha256: str = "", n_bytes: int 
         Pinned checksum, if known.
     n_bytes : int
         Size, if known.
+    source : str
+        Where a person finds it, if there is no ``url``.
     """
-    mirror = _mirror(dataset)
-    target = cache_dir("data", dataset, file)
-    if mirror is not None and (mirror / file).is_file():
-        target = mirror / file
-    elif not target.is_file():
-        download(url, target, sha256, n_bytes)
+    target = find(dataset, file)
+    if target is None:
+        target = cache_dir("data", dataset, file)
+        download(url, target, sha256, n_bytes, source)
     _check_recorded(target, f"{dataset}/{file}", sha256)
     return target
+
+
+def find(dataset: str, file: str) -> Path | None:
+    """Path of a file or folder ``<data set>/<file>`` in the mirror or the cache, if it is there."""
+    mirror = _mirror(dataset)
+    places = [mirror / file] if mirror is not None else []
+    return next((p for p in [*places, cache_dir("data", dataset, file)] if p.exists()), None)
 
 
 def fetch_checkpoint(
@@ -178,10 +188,11 @@ def fetch_checkpoint(
         url = f"{source}/resolve/{revision or 'main'}/{file}"
     else:
         url = source if file and source.endswith(file) else ""
-    return fetch_url(f"models/{name}", file or "checkpoint", url, sha256, round(megabytes * 1e6))
+    n_bytes = round(megabytes * 1e6)
+    return fetch_url(f"models/{name}", file or "checkpoint", url, sha256, n_bytes, source)
 
 
-def download(url: str, target: Path, sha256: str, n_bytes: int) -> None:
+def download(url: str, target: Path, sha256: str, n_bytes: int, source: str = "") -> None:
     """Download one file, resuming where an earlier attempt stopped, and check it.
 
     Processes that want the same file take turns; those that waited find it there.
@@ -201,7 +212,8 @@ def download(url: str, target: Path, sha256: str, n_bytes: int) -> None:
         "and run again."
     )
     if not url:
-        raise MissingDataError(f"{target.name} ({size}) has no direct download. {by_hand}")
+        origin = f" It is part of what {source} offers." if source else ""
+        raise MissingDataError(f"{target.name} ({size}) has no direct download.{origin} {by_hand}")
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)

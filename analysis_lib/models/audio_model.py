@@ -140,6 +140,7 @@ class AudioModel:
         waveforms: torch.Tensor,
         lengths: Sequence[int] | None = None,
         layers: Collection[str] | None = None,
+        names: Sequence[str] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Activations of a batch of sounds.
 
@@ -154,6 +155,8 @@ class AudioModel:
             True number of samples of each sound; by default all of them.
         layers : collection of str, optional
             Layers to return, by default all.
+        names : sequence of str, optional
+            What to call the sounds in messages.
 
         Returns
         -------
@@ -182,8 +185,8 @@ class AudioModel:
         if min(lengths) < self.min_samples:
             raise AudioError(
                 f"{self.card.name} needs at least {self.min_samples} samples "
-                f"({self.min_samples / self.sample_rate:.3f} s); sound "
-                f"{lengths.index(min(lengths))} of the batch has {min(lengths)}. "
+                f"({self.min_samples / self.sample_rate:.3f} s); "
+                f"{_called(lengths.index(min(lengths)), names)} has {min(lengths)}. "
                 "Pad or leave out the sound."
             )
         parts = {}
@@ -193,7 +196,7 @@ class AudioModel:
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 outputs = self._forward(waveforms[rows, :length].to(self.device), wanted)
             for layer in wanted:
-                self._check_finite(outputs[layer], layer, rows)
+                self._check_finite(outputs[layer], layer, rows, names)
             parts[length] = rows, outputs
         return {layer: _join(parts.values(), layer, n_sounds) for layer in wanted}
 
@@ -221,14 +224,20 @@ class AudioModel:
                 raise UnknownNameError(f"layer of {self.card.name}", layer, known)
         return tuple(layer for layer in known if layer in set(layers))
 
-    def _check_finite(self, output: torch.Tensor, layer: str, rows: list[int]) -> None:
+    def _check_finite(
+        self, output: torch.Tensor, layer: str, rows: list[int], names: Sequence[str] | None
+    ) -> None:
         finite = torch.isfinite(output.flatten(1)).all(dim=1)
         if not finite.all():
             bad = rows[int((~finite).int().argmax())]
             raise AudioError(
-                f"{self.card.name}: layer {layer!r} is not finite for sound {bad} of the batch. "
+                f"{self.card.name}: layer {layer!r} is not finite for {_called(bad, names)}. "
                 "Check the sound's level, and the checkpoint."
             )
+
+
+def _called(row: int, names: Sequence[str] | None) -> str:
+    return f"sound {row} of the batch" if names is None else f"sound {names[row]!r}"
 
 
 def _join(parts, layer: str, n_sounds: int) -> torch.Tensor:

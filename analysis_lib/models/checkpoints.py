@@ -19,7 +19,7 @@ from ..paths import atomic_path, cache_dir, file_sha256
 from ..pickles import CONTAINERS, NUMPY, RestrictedUnpickler
 from .cards import ModelCard
 
-__all__ = ["locate", "read_checkpoint", "read_with_settings", "trained_here"]
+__all__ = ["locate", "read_checkpoint", "read_with_settings", "state", "trained_here"]
 
 
 def locate(card: ModelCard) -> Path:
@@ -71,6 +71,28 @@ def trained_here(card: ModelCard, seed: int = 0, must_exist: bool = True) -> Pat
             f"'brainbook train {card.name}' (a minute on a laptop), or pass untrained=True."
         )
     return path
+
+
+def state(card: ModelCard) -> str:
+    """Whether a model runs here and now, or what it needs; fetches nothing.
+
+    Returns
+    -------
+    str
+        ``"runs: …"`` and why, or ``"needs …"`` with the file, its size and its source.
+    """
+    if card.kind == "trained-here":
+        if trained_here(card, must_exist=False).is_file():
+            return "runs: trained on this machine"
+        return f"needs 'brainbook train {card.name}'"
+    if card.kind != "published":
+        return f"runs: {card.kind}"
+    files = card.checkpoint.split()
+    absent = [file for file in files if fetch.find(f"models/{card.name}", file) is None]
+    if not absent:
+        return "runs: checkpoint is here"
+    size = f"{card.download_mb:,.0f} MB" if card.download_mb else "size unknown"
+    return f"needs {' and '.join(absent)}, {size}, from {card.source}"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
