@@ -9,8 +9,8 @@ import time
 import numpy as np
 import torch
 
-from analysis_lib import metrics
-from analysis_lib.probe_training import (
+from analysis_lib.probes import metrics
+from analysis_lib.probes.training import (
     PAPER_GRID,
     ProbeData,
     dropout_mask,

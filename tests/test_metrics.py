@@ -4,8 +4,8 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from analysis_lib import metrics
 from analysis_lib.errors import DataError, ParameterError, UnknownNameError
+from analysis_lib.probes import metrics
 
 
 @pytest.fixture

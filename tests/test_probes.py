@@ -9,10 +9,12 @@ from scipy.stats import norm
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from analysis_lib import event_probes, extraction, models, probes
+from analysis_lib import extraction, models, probes
 from analysis_lib.data import hear
 from analysis_lib.errors import AlignmentError, DataError, ParameterError, UnknownNameError
-from analysis_lib.probe_training import (
+from analysis_lib.probes import evaluation as probe_evaluation
+from analysis_lib.probes import events as event_probes
+from analysis_lib.probes.training import (
     PAPER_GRID,
     Configuration,
     epoch_batches,
@@ -204,7 +206,7 @@ def test_layers_of_unequal_width_meet_on_principal_components():
         "narrow": torch.from_numpy(rng.standard_normal((100, 7)).astype(np.float32)),
     }
     partition = task.partitions[0]
-    train, _, test = probes._common_width(features, partition, half=False)
+    train, _, test = probe_evaluation._common_width(features, partition, half=False)
     assert train.shape == (2, 60, 7) and test.shape == (2, 20, 7)
     for i, layer in enumerate(features.values()):
         pca = PCA(7, svd_solver="full").fit(layer[partition.train].double())

@@ -24,13 +24,13 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from . import extraction, models
-from .data.task_format import Partition, Task
-from .device import resolve_device
-from .errors import AlignmentError, AudioNotice, DataError, ParameterError, UnknownNameError
+from .. import extraction, models
+from ..data.task_format import Partition, Task
+from ..device import resolve_device
+from ..errors import AlignmentError, AudioNotice, DataError, ParameterError, UnknownNameError
+from ..models import AudioModel
 from .metrics import scene_score
-from .models import AudioModel
-from .probe_training import PAPER_GRID, Configuration, ProbeData, TrainedProbes, train_probes
+from .training import PAPER_GRID, Configuration, ProbeData, TrainedProbes, train_probes
 
 __all__ = ["LINEAR_PENALTIES", "PROTOCOLS", "evaluate", "require_disjoint", "ridge_path"]
 
@@ -101,7 +101,7 @@ def evaluate(
     if task.embedding_type != "scene":
         raise ParameterError(
             f"task {task.name} asks for events; evaluate() answers scene tasks. "
-            "Use event_probes.evaluate_events()."
+            "Use probes.evaluate_events()."
         )
     device = resolve_device(device, float64=True)
     if isinstance(model, str):

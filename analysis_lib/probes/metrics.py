@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from scipy.ndimage import median_filter
 
-from .data.task_format import Event
-from .errors import DataError, ParameterError, UnknownNameError
+from ..data.task_format import Event
+from ..errors import DataError, ParameterError, UnknownNameError
 
 __all__ = [
     "auroc",

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .data.task_format import EVENT_TOLERANCE, Event, Task
-from .errors import ParameterError
-from .hear_api import HearModel, get_timestamp_embeddings
+from ..data.task_format import EVENT_TOLERANCE, Event, Task
+from ..errors import ParameterError
+from ..hear_api import HearModel, get_timestamp_embeddings
+from ..models import AudioModel
+from .evaluation import LINEAR_PENALTIES, require_disjoint, ridge_path
 from .metrics import events_from_probabilities, onset_f
-from .models import AudioModel
-from .probes import LINEAR_PENALTIES, require_disjoint, ridge_path
 
 __all__ = ["evaluate_events"]
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .device import available_memory, require_memory
-from .errors import DataError, ParameterError
+from ..device import available_memory, require_memory
+from ..errors import DataError, ParameterError
 
 __all__ = [
     "PAPER_GRID",
