@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from .errors import BrainbookError, ParameterError, StorageError
+from .errors import BrainbookError, ParameterError, StorageError, UnknownNameError
 from .paths import atomic_path, cache_dir, data_mirror, project_root, results_dir
 
 app = typer.Typer(
@@ -84,6 +84,22 @@ def fetch(
         size = sum(entry.n_bytes for entry in registry.entries) / 1e6
         typer.echo(f"{name}: {len(registry.entries)} files, {size:.1f} MB, {registry.licence}")
         typer.echo(f"  in {fetching.fetch(name)}")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A model of the light zoo, or 'all'.")] = "all",
+    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+):
+    """Train the small models of the light zoo, in minutes, on open data."""
+    from . import light_zoo, models
+
+    known = models.list_models(kind="trained-here")
+    if model != "all" and model not in known:
+        raise UnknownNameError("model of the light zoo", model, ["all", *known])
+    for name in known if model == "all" else [model]:
+        typer.echo(f"{name}: {light_zoo.train(name, seed=seed, device=device)}")
 
 
 @app.command()

@@ -137,6 +137,10 @@ class _NewTensors(TorchDispatchMode):
         self.peak = 0
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False  # nothing is compiled here, and skipping would import the compiler
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self._note((args, kwargs), new=False)
         made = function(*args, **(kwargs or {}))

@@ -1,6 +1,6 @@
 """Extraction: how much of a bare forward loop's speed, and memory against the number of sounds.
 
-    python benchmarks/extraction.py [--sounds 64] [--device auto] [--repeats 3]
+    python benchmarks/extraction.py [--scale 1] [--device auto] [--repeats 3]
 
 Side by side in one run, medians of several repetitions, for a hand-made representation, a
 convolutional network and a transformer (fresh weights):
@@ -31,6 +31,7 @@ from analysis_lib.data import Sounds
 from analysis_lib.device import peak_memory, resolve_device
 
 FAMILIES = {"cochleagram": {}, "small-cnn": {}, "BEATs_iter1": {"untrained": True}}
+N_SOUNDS = {"cochleagram": 4, "small-cnn": 256, "BEATs_iter1": 4}  # a second or so of work each
 SECONDS = 2.0
 
 
@@ -115,26 +116,25 @@ def memory(name, device, counts):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sounds", type=int, default=64)
-    parser.add_argument("--beats-sounds", type=int, default=8, help="of the transformer")
+    parser.add_argument("--scale", type=int, default=1, help="times the number of sounds")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory-sounds", type=int, nargs=2, default=(40, 320))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", default="benchmarks/results/extraction.json")
     options = parser.parse_args()
     device = resolve_device(options.device)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"
+    counts = {name: options.scale * n_sounds for name, n_sounds in N_SOUNDS.items()}
     report = {"machine": machine, "seconds_per_sound": SECONDS, "families": {}}
-    for name in FAMILIES:
-        n_sounds = options.beats_sounds if name.startswith("BEATs") else options.sounds
+    # First, while this process is small: a child's peak begins at its parent's.
+    report["peak_memory_mb"] = {
+        name: memory(name, device, (n, 2 * n)) for name, n in counts.items()
+    }
+    print("peak memory (MB) by number of sounds", report["peak_memory_mb"])
+    for name, n_sounds in counts.items():
         found = compare(name, n_sounds, options.batch, device, options.repeats)
         report["families"][name] = found
         print(f"{name:16s}{found['throughput_of_bare']:7.1%} of the bare loop", found)
-    report["peak_memory_mb"] = {
-        name: memory(name, device, options.memory_sounds) for name in ("cochleagram", "small-cnn")
-    }
-    print("peak memory (MB) by number of sounds", report["peak_memory_mb"])
     Path(options.json).parent.mkdir(parents=True, exist_ok=True)
     Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
 

@@ -11,7 +11,7 @@ import xarray as xr
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from analysis_lib import figures  # noqa: E402
+from analysis_lib import figures, models  # noqa: E402
 
 CATEGORIES = ["speech", "music", "speech", "nature", "music", "music"]
 SOUNDS = [f"s{i}" for i in range(6)]
@@ -141,3 +141,17 @@ def test_the_books_style_is_one_that_matplotlib_reads():
     with matplotlib.rc_context():
         figures.use_style()
         assert matplotlib.rcParams["axes.spines.top"] is False
+
+
+def test_zoo_has_a_dot_per_model_with_known_parameters():
+    names = ["dasheng_base", "dasheng_06B", "dasheng_12B", "braindnn_ast", "spec-ec-base",
+             "braindnn_spectemp_filters"]  # fmt: skip
+    cards = [models.card(name) for name in names]
+    ax = figures.plot_zoo(cards)
+    dots = [line for line in ax.lines if len(line.get_xdata())]
+    assert [line.get_xdata()[0] for line in dots] == [card.parameters for card in cards[:4]]
+    assert len({line.get_color() for line in dots}) == 2
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["12", "12", "11", "14", "number not known (10)", "none learned (1)"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == [card.label for card in cards]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Dasheng", "Others"]

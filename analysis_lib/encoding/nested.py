@@ -126,8 +126,7 @@ def nested_cv_ridge(
     y = (y - mean) / scale
     grams = torch.stack([gram(x, on) for x in layers.values()])
     search = NestedSearch(grams, torch.from_numpy(fold_of).to(on), alphas, extend == "greedy")
-    parts = [search.run(block) for block in y.split(n_targets_batch, dim=1)]
-    chosen = {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
+    chosen = search.run(y, n_targets_batch)
     chosen["prediction"] = chosen["prediction"] * scale + mean
     labels = np.array(list(layers), dtype=object)
     return _as_dataset(chosen, measured, usable, labels, names, responses)

@@ -11,13 +11,15 @@ __all__ = ["NestedSearch"]
 
 ALPHA_LIMITS = (1e-49, 1e50)  # how far the published search may go beyond its grid
 
-# Layers whose best single-precision score comes this close to the best of all are compared again
-# in double precision. Single precision was measured to be off by at most 2e-7.
+# Grid points whose single-precision score comes this close to the best are compared again in double
+# precision. Single precision was measured to be off by at most 2e-7.
 _SCREENING_MARGIN = 1e-5
 # Directions of a Gram matrix with less than this share of the largest eigenvalue are rounding.
 _NULL = 1e-10
 # A penalty beyond the grid must improve the score by more than rounding to be taken.
 _IMPROVEMENT = 1e-12
+# Penalties times targets that are scored in double precision at a time; bounds the memory.
+_AT_ONCE = 32_768
 
 
 class System:
@@ -98,15 +100,19 @@ class NestedSearch:
                 self.inner[j].append(for_j)
         self.hats = {k: [system.hats(self.alphas) for system in self.inner[k]] for k in self.inner}
 
-    def run(self, y: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Choose, refit and predict for one block of standardised targets, (n_sounds, v)."""
+    def run(self, y: torch.Tensor, n_targets_batch: int) -> dict[str, torch.Tensor]:
+        """Choose, refit and predict for standardised targets, (n_sounds, v).
+
+        The whole grid is screened in single precision, in batches of targets. What little is
+        left open is decided in double precision, for all targets that share a layer at once.
+        """
         prediction = torch.empty_like(y)
         layer = torch.empty(self.n_folds, y.shape[1], dtype=torch.int64, device=y.device)
         alpha = torch.empty(self.n_folds, y.shape[1], dtype=y.dtype, device=y.device)
         score = torch.empty_like(alpha)
-        y_single = y.float()
+        batches = y.float().split(n_targets_batch, dim=1)
         for k, system in enumerate(self.outer):
-            screened = self._screen(k, y_single)
+            screened = torch.cat([self._screen(k, batch) for batch in batches], dim=-1)
             layer[k], alpha[k], score[k] = self._choose(k, y, screened)
             for index in layer[k].unique().tolist():
                 voxels = torch.nonzero(layer[k] == index)[:, 0]
@@ -115,31 +121,29 @@ class NestedSearch:
         return {"prediction": prediction, "layer": layer, "alpha": alpha, "inner_score": score}
 
     def _screen(self, k: int, y: torch.Tensor) -> torch.Tensor:
-        """Best score of each layer within the grid, in single precision, (L, v)."""
+        """Score of the whole grid for outer fold ``k``, in single precision, (A, L, v)."""
         n_alphas, n_targets = len(self.alphas), y.shape[1]
-        sums = y.new_zeros(3, self.n_layers, n_alphas, n_targets)
+        sums = y.new_zeros(3, n_alphas, self.n_layers, n_targets)
         for system, hats in zip(self.inner[k], self.hats[k], strict=True):
             y_train, y_test = y[system.train], y[system.test]
             n_predicted = n_alphas * len(system.test)
             for layer in range(self.n_layers):
                 out = hats[layer] @ y_train
                 predicted = out[:n_predicted].view(n_alphas, -1, n_targets)
-                sums[0, layer] += out[n_predicted:]
-                sums[2, layer] += (predicted * y_test).sum(dim=1)
-                sums[1, layer] += predicted.square_().sum(dim=1)
+                sums[0, :, layer] += out[n_predicted:]
+                sums[2, :, layer] += (predicted * y_test).sum(dim=1)
+                sums[1, :, layer] += predicted.square_().sum(dim=1)
         y_pooled = torch.cat([y[system.test] for system in self.inner[k]])
-        return _squared_correlation(*sums, y_pooled).amax(dim=1)
+        return _squared_correlation(*sums, y_pooled)
 
     def _choose(self, k: int, y: torch.Tensor, screened: torch.Tensor):
         """Layer, penalty and score of each target for outer fold ``k``, in double precision."""
-        contested = screened >= screened.amax(dim=0) - _SCREENING_MARGIN
-        n_targets = y.shape[1]
-        scores = y.new_full((len(self.alphas), self.n_layers, n_targets), -1.0)
-        for layer in torch.nonzero(contested.any(dim=1))[:, 0].tolist():
-            voxels = torch.nonzero(contested[layer])[:, 0]
-            scores[:, layer, voxels] = self._score(
-                k, layer, y[:, voxels], self.alphas[:, None].expand(-1, len(voxels))
-            )
+        contested = screened >= screened.amax(dim=(0, 1)) - _SCREENING_MARGIN
+        scores = y.new_full(contested.shape, -1.0)
+        for step, layer in torch.nonzero(contested.any(dim=2)).tolist():
+            voxels = torch.nonzero(contested[step, layer])[:, 0]
+            alphas = self.alphas[step].expand(1, len(voxels))
+            scores[step, layer, voxels] = self._score(k, layer, y[:, voxels], alphas)[0]
         # The published search runs over penalties first and keeps the first of equals.
         flat = scores.flatten(0, 1)
         score = flat.amax(dim=0)
@@ -179,6 +183,9 @@ class NestedSearch:
 
     def _score(self, k: int, layer: int, y: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
         """Cross-validated score of one layer for outer fold ``k``, (A, v), in double precision."""
+        if alphas.numel() > _AT_ONCE and alphas.shape[1] > 1:
+            halves = zip(y.chunk(2, dim=1), alphas.chunk(2, dim=1), strict=True)
+            return torch.cat([self._score(k, layer, *half) for half in halves], dim=1)
         sums = y.new_zeros(3, *alphas.shape)
         for system in self.inner[k]:
             predicted = system.predict(layer, y, alphas)
