@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 
 from analysis_lib import data, encoding, extraction, figures, published, results, surface
-from analysis_lib import figures_similarity as similarity
 
 figures.use_style()
 
@@ -234,7 +233,7 @@ divided = pd.DataFrame(
 )
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Cross-validated variance of each component that two feature spaces explain alone and in common. Parts estimated below zero are drawn as zero.", "name": "fig-unique"}, "image": {"alt": "Stacked horizontal bars, a bar per component, parts unique to each model and shared."}}
-ax = similarity.plot_unique(divided)
+ax = figures.plot_unique(divided)
 
 # %% [markdown]
 # ## What would chance give?

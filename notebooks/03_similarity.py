@@ -37,7 +37,6 @@ from analysis_lib import (
     stats,
     surface,
 )
-from analysis_lib import figures_similarity as similarity
 
 figures.use_style()
 
@@ -103,7 +102,7 @@ for model in models[-3:]:
 # %% tags=["figure"] mystnb={"figure": {"caption": "Dissimilarity matrices of the brain (mean over subjects) and of the last layer of three models. Colour is the rank of a pair's dissimilarity among all pairs, from alike (dark) to different (bright). Sounds are sorted by category.", "name": "fig-rdms"}, "image": {"alt": "Four square matrices with blocks along the diagonal."}}
 fig, axes = plt.subplots(2, 2, figsize=(9, 8.4))
 for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
-    similarity.plot_rdm(matrix, categories, title, ax)
+    figures.plot_rdm(matrix, categories, title, ax)
 
 # %% [markdown]
 # The same distances as a map: sounds that the brain (left) or a model (right) finds alike lie near
@@ -112,7 +111,7 @@ for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
 # %% tags=["figure"] mystnb={"figure": {"caption": "Sounds placed by classical multidimensional scaling of the brain's matrix (left) and of the last model's (right), coloured by category.", "name": "fig-embedding"}, "image": {"alt": "Two scatter plots of sounds in colours of their categories."}}
 fig, axes = plt.subplots(1, 2, figsize=(9, 5))
 for ax, title in zip(axes, ["Brain", list(matrices)[-1]], strict=True):
-    similarity.plot_embedding(rsa.embedding(matrices[title]), categories, title, ax)
+    figures.plot_embedding(rsa.embedding(matrices[title]), categories, title, ax)
 handles, kinds = axes[0].get_legend_handles_labels()
 legend = fig.legend(handles, kinds, loc="outside lower center", ncols=6)
 
@@ -149,7 +148,7 @@ fig, axes = plt.subplots(
 for ax, name in zip(axes.flat, datasets, strict=True):
     ceiling = [float(ceilings[name][edge].mean()) for edge in ("lower", "upper")]
     shown = {model: curves[name, model] for model in models}
-    similarity.plot_layer_curve(shown, ceiling, name, ax)
+    figures.plot_layer_curve(shown, ceiling, name, ax)
 handles, names = axes.flat[0].get_legend_handles_labels()
 legend = fig.legend(handles, names, loc="outside lower center", ncols=3)
 
@@ -182,7 +181,7 @@ fig, axes = plt.subplots(
     len(datasets), figsize=(8, (1.6 + 0.5 * len(models)) * len(datasets)), squeeze=False
 )
 for ax, name in zip(axes.flat, datasets, strict=True):
-    similarity.plot_schemes(schemes[schemes["dataset"] == name], name, ax)
+    figures.plot_schemes(schemes[schemes["dataset"] == name], name, ax)
 handles, kinds = axes.flat[0].get_legend_handles_labels()
 legend = fig.legend(handles, kinds, loc="outside lower center", ncols=3)
 
@@ -211,7 +210,7 @@ for model in models:
 null = np.concatenate([test["null"].max("layer").data for test in tests.values()])
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Bootstrap distributions of the best layer's similarity (lines), and the highest similarity over layers with the sounds permuted (grey, all models together).", "name": "fig-distributions"}, "image": {"alt": "Distributions of similarity, a line per model, and a grey one near zero."}}
-ax = similarity.plot_distributions(draws, null)
+ax = figures.plot_distributions(draws, null)
 
 # %% [markdown]
 # ## Areas and depth
@@ -238,7 +237,7 @@ else:
         positions.loc[model, "All voxels"] = float(depth)
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Depth of the layer that agrees best with each area, averaged over subjects: a line per model, the black bar their mean.", "name": "fig-positions"}, "image": {"alt": "Depth of the best layer per area, lines for models."}}
-ax = similarity.plot_region_positions(positions)
+ax = figures.plot_region_positions(positions)
 
 # %%
 table = pd.DataFrame({"": ["areas are unknown in this data set"]})

@@ -42,7 +42,6 @@ from analysis_lib import (
     results,
     rsa,
 )
-from analysis_lib import figures_downstream as downstream
 from analysis_lib import models as zoo
 
 figures.use_style()
@@ -148,7 +147,7 @@ performance = published.global_score(scores)
 ordered = scores.assign(Global=performance).sort_values("Global", ascending=False)
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Test scores of each representation on each task (accuracy, or mean average precision where clips carry several labels), and the global score; best at the top. Colour: the score's distance from the mean over models, in standard deviations.", "name": "fig-task-scores"}, "image": {"alt": "Heat map of scores, models in rows, tasks in columns, the global score last."}}
-ax = downstream.plot_task_scores(ordered)
+ax = figures.plot_task_scores(ordered)
 # %% [markdown]
 # ## The same representations beside the brain
 #
@@ -205,7 +204,7 @@ alignment = pd.DataFrame.from_dict(alignment, orient="index")
 joined = alignment.assign(**{"Global score": performance}, family=family)
 best = max(responses[components]["target"].values, key=lambda name: joined[name].std())
 four = [best, *alignment.columns[-3:]]
-axes = downstream.plot_associations(joined, "Global score", four)
+axes = figures.plot_associations(joined, "Global score", four)
 # %% [markdown]
 # The next figure asks how far each coefficient can be trusted. The intervals draw models with
 # replacement. The grey bands leave out every model, and every kind of model, in turn: a band that
@@ -225,7 +224,7 @@ associated = across_models.associate(
 )
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Correlation of each measure of alignment with the global task score. Points and lines: Pearson and Spearman with 95 % bootstrap intervals over models. Bands: range of Pearson's correlation with any one model (dark), or any one kind of model (light), left out.", "name": "fig-intervals"}, "image": {"alt": "Correlations with intervals, one row per measure of alignment."}}
-ax = downstream.plot_intervals(associated)
+ax = figures.plot_intervals(associated)
 # %%
 shown = {
     "pearson": "Pearson", "spearman": "Spearman", "p": "p", "p_adjusted": "FDR",
@@ -243,7 +242,7 @@ table.style.format("{:.3g}").format(figures.label, subset="Decisive model")
 # component with pitch. Stars mark what survives the correction over the whole table.
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Pearson correlation over models of every task with every measure of alignment. Star: false discovery rate over the whole table below .05.", "name": "fig-task-correlations"}, "image": {"alt": "Heat map of correlations, measures of alignment in rows, tasks in columns."}}
-ax = downstream.plot_task_correlations(across_models.associate_tasks(scores, alignment))
+ax = figures.plot_task_correlations(across_models.associate_tasks(scores, alignment))
 # %% [markdown]
 # ### Explore
 #
@@ -251,7 +250,7 @@ ax = downstream.plot_task_correlations(across_models.associate_tasks(scores, ali
 # How many clicks does it take to lose the correlation?
 
 # %%
-HTML(downstream.explorer_html(joined.join(scores), "Global score", "Voxels (R²)", "Our models"))
+HTML(figures.explorer_html(joined.join(scores), "Global score", "Voxels (R²)", "Our models"))
 
 # %%
 reach = across_models.critical_correlation(len(models))
@@ -311,7 +310,7 @@ points = digitised.rename(columns={"DOWNSTREAM_global": "Global score", **measur
 points = points[["Global score", *measures.values(), "family", "n_layers_used"]]
 weakest = points.index[points["Global score"] < -1]
 both = ["Voxels (R²)", "RSA, best layer"]
-axes = downstream.plot_associations(points, "Global score", both, named=weakest)
+axes = figures.plot_associations(points, "Global score", both, named=weakest)
 # %% [markdown]
 # ### What the weakest models carry
 #
@@ -321,7 +320,7 @@ axes = downstream.plot_associations(points, "Global score", both, named=weakest)
 # figure goes on, one model at a time.
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Correlation of global task score and alignment as the weakest models are left out one after the other. The paper's subset is the fifth point.", "name": "fig-leverage"}, "image": {"alt": "Four falling lines: Pearson and Spearman for two measures of alignment."}}
-ax = downstream.plot_leverage(
+ax = figures.plot_leverage(
     {
         "Voxels (R²)": published.weakest_models("REG_NH2015"),
         "RSA, best layer": published.weakest_models("RSA_NH2015_maxlayer"),
@@ -345,14 +344,14 @@ again = across_models.associate(
 )  # fmt: skip
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "The published models: correlation of each measure with the global task score, with 95 % bootstrap intervals over families. Bands: any one model (dark) or family (light) left out.", "name": "fig-published-intervals"}, "image": {"alt": "Correlations with intervals, one row per measure of alignment."}}
-ax = downstream.plot_intervals(again)
+ax = figures.plot_intervals(again)
 # %%
 table = again[list(shown)].rename(columns={**shown, "partial": "Partial (depth)"})
 table.style.format("{:.3g}").format(figures.label, subset="Decisive model")
 
 # %%
 points = points.rename(columns={"n_layers_used": "Layers"})
-HTML(downstream.explorer_html(points, "Global score", "Voxels (R²)", "Published models"))
+HTML(figures.explorer_html(points, "Global score", "Voxels (R²)", "Published models"))
 
 # %% [markdown]
 # ## The other direction: brain-tuned models at work
@@ -369,9 +368,9 @@ dropped = published.task_changes("dropped")
 gains = published.rank_gains()
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Change of each HEAR task's score by brain-tuning: median over the 24 tuned models, coloured by the test as published. Rings: tasks whose verdict changes when missing scores are left out instead of counted as no change.", "name": "fig-task-changes"}, "image": {"alt": "Horizontal dot plot of score changes for 19 tasks, most of them positive."}}
-ax = downstream.plot_task_changes(changes, dropped["verdict"])
+ax = figures.plot_task_changes(changes, dropped["verdict"])
 # %% tags=["figure"] mystnb={"figure": {"caption": "Places gained on the HEAR leaderboard by brain-tuning, by what was tuned on. Dots: tasks, averaged over the six subjects. Diamonds: means over tasks and subjects, in numbers above.", "name": "fig-rank-gains"}, "image": {"alt": "Four rows of dots with diamonds between one and three places gained."}}
-ax = downstream.plot_rank_gains(gains)
+ax = figures.plot_rank_gains(gains)
 # %% [markdown]
 # The gains are real and small: two places among 31, from a model that starts near the bottom,
 # where the places lie close together. And the 24 tuned models are no independent samples: they

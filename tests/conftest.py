@@ -4,7 +4,7 @@ import os
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before any test imports torch
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before any test imports torch
 
 
 def pytest_addoption(parser):

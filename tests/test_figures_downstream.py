@@ -13,8 +13,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from analysis_lib import across_models, published  # noqa: E402
-from analysis_lib import figures_downstream as downstream  # noqa: E402
 from analysis_lib.errors import ParameterError  # noqa: E402
+from analysis_lib.figures import downstream  # noqa: E402
 
 RNG = np.random.default_rng(0)
 MODELS = ["log-mel", "mfcc", "small-cnn", "cochleagram", "my own", "another"]

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from analysis_lib import figures_similarity as similarity
 from analysis_lib import rsa
+from analysis_lib.figures import similarity
 
 matplotlib.use("Agg")
 

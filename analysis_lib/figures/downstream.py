@@ -14,8 +14,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from .errors import ParameterError
-from .figures import label, model_colours
+from ..errors import ParameterError
+from .style import label, model_colours, new_axis
 
 __all__ = [
     "explorer_html",
@@ -32,10 +32,6 @@ __all__ = [
 
 _MARKERS = "osD^vPXhd<"
 _VERDICTS = {"improved": "#0173B2", "worsened": "#D55E00", "unchanged": "#949494"}
-
-
-def _axis(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
-    return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
 def _in_lines(name: object) -> str:
@@ -57,7 +53,7 @@ def plot_task_scores(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     scores : DataFrame of shape (n_models, n_columns)
         By model; tasks, and last a global score.
     """
-    ax = _axis(ax, 2.6 + 1.05 * scores.shape[1], 1.2 + 0.36 * len(scores))
+    ax = new_axis(ax, 2.6 + 1.05 * scores.shape[1], 1.2 + 0.36 * len(scores))
     z = (scores - scores.mean()) / scores.std(ddof=1).replace(0, np.inf)
     sns.heatmap(
         z.rename(index=label), ax=ax, cmap="RdBu_r", center=0, vmin=-2, vmax=2,
@@ -85,7 +81,7 @@ def plot_association(
     named : sequence of str
         Models whose label is written beside their point.
     """
-    ax = _axis(ax, 5.0, 4.2)
+    ax = new_axis(ax, 5.0, 4.2)
     table = table.dropna(subset=[x, y])
     numbered = "number" in table
     for family, (colour, marker) in family_styles(table["family"]).items():
@@ -162,7 +158,7 @@ def plot_intervals(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table : DataFrame
         From :func:`analysis_lib.across_models.associate`.
     """
-    ax = _axis(ax, 7.2, 1.6 + 0.5 * len(table))
+    ax = new_axis(ax, 7.2, 1.6 + 0.5 * len(table))
     place = np.arange(len(table))
     ax.hlines(
         place, table["without_family_low"], table["without_family_high"],
@@ -203,7 +199,7 @@ def plot_task_correlations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         value below .05.
     """
     tasks, measures = table["task"].unique(), table["measure"].unique()
-    ax = _axis(ax, 3.2 + 0.95 * len(tasks), 1.4 + 0.36 * len(measures))
+    ax = new_axis(ax, 3.2 + 0.95 * len(tasks), 1.4 + 0.36 * len(measures))
     r, p = (
         table.pivot(index="measure", columns="task", values=column).loc[measures, tasks]
         for column in ("pearson", "p_adjusted")
@@ -231,7 +227,7 @@ def plot_leverage(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) ->
     tables : mapping of str to DataFrame
         Name of the measure to the table of :func:`analysis_lib.published.weakest_models`.
     """
-    ax = _axis(ax, 7.0, 4.2)
+    ax = new_axis(ax, 7.0, 4.2)
     for (name, table), colour in zip(
         tables.items(), model_colours(list(tables)).values(), strict=True
     ):
@@ -264,7 +260,7 @@ def plot_task_changes(
     verdicts : Series, optional
         Of another way to count, by task; where it differs the point has a ring in its colour.
     """
-    ax = _axis(ax, 7.2, 5.6)
+    ax = new_axis(ax, 7.2, 5.6)
     ordered = changes.sort_values("median_change")
     place = np.arange(len(ordered))
     ax.axvline(0, color="0.4", linewidth=0.8)
@@ -297,7 +293,7 @@ def plot_rank_gains(gains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     gains : DataFrame
         From :func:`analysis_lib.published.rank_gains`.
     """
-    ax = _axis(ax, 7.0, 3.6)
+    ax = new_axis(ax, 7.0, 3.6)
     by_task = gains.groupby(["atlas", "training", "task"], sort=False)["gain"].mean().reset_index()
     groups = list(by_task.groupby(["atlas", "training"]))
     rng = np.random.default_rng(0)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from .figures import category_colours, label, model_colours
+from .style import category_colours, label, model_colours, new_axis
 
 __all__ = [
     "plot_distributions",
@@ -19,10 +18,6 @@ __all__ = [
     "plot_schemes",
     "plot_unique",
 ]
-
-
-def _axis(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
-    return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
 def plot_rdm(
@@ -41,7 +36,7 @@ def plot_rdm(
     ax : Axes, optional
         Where to draw.
     """
-    ax = _axis(ax, 4.2, 4.0)
+    ax = new_axis(ax, 4.2, 4.0)
     order = np.argsort(np.array(categories), kind="stable")
     kinds = np.array(categories)[order]
     above = np.triu_indices(len(matrix), 1)
@@ -78,7 +73,7 @@ def plot_embedding(
     ax : Axes, optional
         Where to draw.
     """
-    ax = _axis(ax, 4.4, 4.2)
+    ax = new_axis(ax, 4.4, 4.2)
     for kind, colour in category_colours(categories).items():
         of_kind = np.array(categories) == kind
         ax.scatter(
@@ -110,7 +105,7 @@ def plot_layer_curve(
     ax : Axes, optional
         Where to draw.
     """
-    ax = _axis(ax)
+    ax = new_axis(ax)
     if ceiling is not None and np.isfinite(ceiling).all():
         ax.axhspan(*ceiling, color="0.85", label="Noise ceiling", zorder=0)
     markers = "osD^vP*Xhd"
@@ -147,7 +142,7 @@ def plot_schemes(table: pd.DataFrame, title: str = "", ax: Axes | None = None) -
     """
     names = list(dict.fromkeys(table["model"]))
     schemes = list(dict.fromkeys(table["scheme"]))
-    ax = _axis(ax, 7.6, 1.2 + 0.55 * len(names))
+    ax = new_axis(ax, 7.6, 1.2 + 0.55 * len(names))
     colours = model_colours(schemes)
     for i, scheme in enumerate(schemes):
         rows = table[table["scheme"] == scheme].set_index("model").reindex(names)
@@ -176,7 +171,7 @@ def plot_distributions(
     ax : Axes, optional
         Where to draw.
     """
-    ax = _axis(ax, 7.6, 4.0)
+    ax = new_axis(ax, 7.6, 4.0)
     everything = np.concatenate([*draws.values(), *([] if null is None else [null])])
     bins = np.linspace(everything.min(), everything.max(), 70)
     if null is not None:
@@ -201,7 +196,7 @@ def plot_region_positions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Where to draw.
     """
-    ax = _axis(ax, 6.4, 4.0)
+    ax = new_axis(ax, 6.4, 4.0)
     place = np.arange(table.shape[1])
     for name, colour in model_colours(list(table.index)).items():
         ax.plot(place, table.loc[name], marker="o", color=colour, label=label(name))
@@ -226,7 +221,7 @@ def plot_unique(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Where to draw.
     """
-    ax = _axis(ax, 7.6, 1.2 + 0.45 * len(table))
+    ax = new_axis(ax, 7.6, 1.2 + 0.45 * len(table))
     colours = model_colours(list(table.columns))
     start = np.zeros(len(table))
     for part in table.columns:
