@@ -310,7 +310,7 @@ def _normalised(notebook: nbformat.NotebookNode, record: dict) -> nbformat.Noteb
         tags = cell.metadata.setdefault("tags", [])
         if "parameters" in tags:
             cell.source = _with_values(record["chapter"], record["parameters"])
-        else:
+        elif "show-code" not in tags:
             tags.append("hide-input")  # readers unfold the code that they want to see
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.cells = kept

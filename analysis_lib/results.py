@@ -3,7 +3,6 @@
 import json
 import logging
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from .data import Task
-from .device import resolve_device
+from .device import peak_memory, resolve_device
 from .errors import DataError, ParameterError, UnknownNameError
 from .extraction import Features
 from .paths import atomic_path, content_key, project_root, results_dir
@@ -188,11 +187,10 @@ def load(analysis: str, **filters) -> pd.DataFrame:
 
 def provenance(wall_seconds: float | None = None) -> dict:
     """How a result comes about here and now: versions, machine, commit, time, memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "wall_seconds": wall_seconds and round(wall_seconds, 3),
-        "peak_memory_gb": round(peak / (1e9 if sys.platform == "darwin" else 1e6), 3),
+        "peak_memory_gb": round(peak_memory(resolve_device("cpu")) / 1e9, 3),
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "versions": _versions(),

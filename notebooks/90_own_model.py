@@ -54,7 +54,7 @@ device: str = "auto"  # where to compute: auto, cpu, cuda or mps
 # that combines them. You would load your weights in the function before returning the module.
 # Here the file is written to a temporary folder; yours may lie anywhere.
 
-# %%
+# %% tags=["show-code"]
 folder = Path(tempfile.mkdtemp())
 code = """
 from torch import manual_seed, nn
@@ -72,7 +72,7 @@ written = (folder / "my_model.py").write_text(code)
 # %% [markdown]
 # The name of the model is the path of the file, a colon, and the function.
 
-# %%
+# %% tags=["show-code"]
 mine = f"{folder / 'my_model.py'}:random_filters"
 model = zoo.load(mine, device=device)
 for layer in model.layers:
@@ -88,7 +88,7 @@ for layer in model.layers:
 # padding never enters it. Its features are stored under a key that covers every weight and the
 # text of the file: change one and they are computed again.
 
-# %%
+# %% tags=["show-code"]
 heard = data.sounds(dataset)
 both = (mine, baseline)
 features = {name: extraction.features(name, heard, device=device) for name in both}
@@ -103,7 +103,7 @@ for name, layers in features.items():
 # as in the chapter on encoding. Wherever a chapter has a parameter `models`, your model's name can
 # stand in the list.
 
-# %%
+# %% tags=["show-code"]
 responses = data.responses(dataset)
 fold_of = data.folds(folds, heard)
 tables = {}
@@ -159,7 +159,7 @@ ax = figures.plot_scores(scores)
 # A message says what was wrong, with which layer or sound, and what to do. The one that everybody
 # meets first is about the rate:
 
-# %%
+# %% tags=["show-code"]
 forgetful = code.replace("    model.sample_rate = 16_000\n", "")
 written = (folder / "forgetful.py").write_text(forgetful)
 try:
