@@ -7,6 +7,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from analysis_lib import cli, execution, models, results
+from analysis_lib.cli import doctor
 from analysis_lib.data import fetch
 from analysis_lib.errors import BrainbookError, ParameterError
 
@@ -134,7 +135,7 @@ def test_fetch_says_how_much_and_under_which_licence_before_it_starts(command, m
 
 
 def test_doctor_when_all_is_well(command, monkeypatch):
-    monkeypatch.setattr(cli, "_packages", lambda: "packages")
+    monkeypatch.setattr(doctor, "_packages", lambda: "packages")
     monkeypatch.delenv("BRAINBOOK_DATA", raising=False)
     result = command("doctor")
     lines = result.output.splitlines()
@@ -147,7 +148,7 @@ def test_doctor_says_what_to_mend(command, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BRAINBOOK_RESULTS", str(tmp_path / "file" / "results"))
     monkeypatch.setenv("BRAINBOOK_DATA", str(tmp_path / "absent"))
-    monkeypatch.setattr(cli, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "project_root", lambda: tmp_path)
     (tmp_path / "requirements.txt").write_text("# pins\nnumpy==0.0.1\nnot-a-package==3\n")
     result = command("doctor")
     mend = [line for line in result.output.splitlines() if line.startswith("MEND")]
@@ -163,8 +164,8 @@ def test_doctor_counts_the_disk(command, monkeypatch, tmp_path):
     class Usage:
         free = 1_000_000_000
 
-    monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: Usage)
     with pytest.raises(BrainbookError, match="1.0 GB free under .* set BRAINBOOK_CACHE to another"):
-        cli._disk()
+        doctor._disk()
     Usage.free = 5_000_000_000
-    assert cli._disk().startswith("disk: 5 GB free under")
+    assert doctor._disk().startswith("disk: 5 GB free under")
