@@ -18,6 +18,7 @@ __all__ = [
     "MissingDataError",
     "ParameterError",
     "StorageError",
+    "TrainingError",
     "UnknownNameError",
     "WeightsError",
     "WeightsNotice",
@@ -91,6 +92,10 @@ class WeightsError(BrainbookError):
 
 class WeightsNotice(UserWarning):
     """Weights that are used, but are not quite what was expected."""
+
+
+class TrainingError(BrainbookError):
+    """A training run that cannot go on; the last good checkpoint is named."""
 
 
 class StorageError(BrainbookError):
