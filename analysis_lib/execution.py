@@ -23,7 +23,9 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+from .device import resolve_device
 from .errors import BrainbookError, ParameterError, UnknownNameError
+from .generated_pages import mark_claims, write_claims, write_status
 from .paths import (
     atomic_path,
     cache_dir,
@@ -181,7 +183,8 @@ def build_book(profile: str = "demo", force: bool = False) -> Path:
     for stale in folder.glob("*.ipynb"):
         if stale.stem not in wanted:
             stale.unlink()
-    _write_status(folder, profile)
+    write_status(folder, profile, sorted(wanted))
+    write_claims(folder, profile)
     return _render(root, force)
 
 
@@ -281,6 +284,7 @@ def _execute(source: Path, values: dict, executed: Path) -> None:
     record = {
         "chapter": source.stem,
         "parameters": values,
+        "device": str(resolve_device(values.get("device", "auto"))),
         "seconds": round(time.perf_counter() - started, 1),
         "executed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -314,6 +318,7 @@ def _normalised(notebook: nbformat.NotebookNode, record: dict) -> nbformat.Noteb
             tags.append("hide-input")  # readers unfold the code that they want to see
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.cells = kept
+    mark_claims(notebook, record["chapter"])
     return notebook
 
 
@@ -325,33 +330,6 @@ def _with_values(chapter: str, values: Mapping[str, object]) -> str:
         lines += [f"# {parameter.help}"] if parameter.help else []
         lines.append(f"{parameter.name}: {_type_name(parameter.type)} = {value}")
     return "\n".join(lines)
-
-
-def _write_status(folder: Path, profile: str) -> None:
-    """Page with run times, versions, device and data of the chapters just executed."""
-    from .results import provenance
-
-    history = provenance()
-    lines = [
-        "# Status",
-        "",
-        f"This copy of the book was executed in the profile **{profile}**, with Python "
-        f"{history['python']} on {history['platform']}, from commit `{history['commit']}`.",
-        "",
-        "| Chapter | Executed | Seconds | Data set |",
-        "| --- | --- | ---: | --- |",
-    ]
-    for source in chapters().values():
-        record = nbformat.read(folder / f"{source.stem}.ipynb", 4).metadata["brainbook"]
-        dataset = record["parameters"].get("dataset", "")
-        lines.append(
-            f"| [{source.stem}]({source.stem}.ipynb) | {record['executed']} | "
-            f"{record['seconds']} | {dataset} |"
-        )
-    lines += ["", "| Package | Version |", "| --- | --- |"]
-    lines += [f"| {name} | {number} |" for name, number in history["versions"].items()]
-    with atomic_path(folder / "status.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
 
 
 @lru_cache(maxsize=1)

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from analysis_lib import (
+    claims,
     data,
     encoding,
     extraction,
@@ -339,6 +340,9 @@ rows = [
 ]
 columns = ["Quantity", "Here", "Published"]
 pd.DataFrame(rows, columns=columns).style.hide(axis="index").format(precision=3, na_rep="–")
+
+# %%
+claims.derive_again("T-02", "T-03")
 
 # %% [markdown]
 # Two cautions carry over to everything that follows. The best layer of a deep model is chosen among

@@ -32,6 +32,7 @@ from IPython.display import HTML
 
 from analysis_lib import (
     across_models,
+    claims,
     data,
     encoding,
     extraction,

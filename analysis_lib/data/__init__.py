@@ -2,7 +2,7 @@
 
 from .activations import stored_activations
 from .components import COMPONENTS
-from .cortex import folds, responses, sounds, splits
+from .cortex import folds, is_generated, responses, sounds, splits
 from .hear import Task, list_tasks, task
 from .natural_sounds import Sounds, natural_sounds, read_audio
 from .simulated import plant, planted_features, simulated_sounds
@@ -12,6 +12,7 @@ __all__ = [
     "Sounds",
     "Task",
     "folds",
+    "is_generated",
     "list_tasks",
     "natural_sounds",
     "plant",

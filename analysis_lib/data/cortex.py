@@ -18,7 +18,7 @@ from .natural_sounds import Sounds, natural_sounds
 from .splits import tuckute_splits
 from .voxel_twin import write_twin
 
-__all__ = ["folds", "responses", "sounds", "splits"]
+__all__ = ["folds", "is_generated", "responses", "sounds", "splits"]
 
 _TABLES = Path(__file__).with_name("tables")
 
@@ -31,11 +31,16 @@ def sounds(name: str) -> Sounds:
     name : str
         A name that :func:`responses` takes, or ``"natsound165"``.
     """
-    if name in RESPONSES and (name.startswith("simulated") or name.endswith("-twin")):
+    if is_generated(name):
         return simulated.simulated_sounds()
     if name == "natsound165" or name in RESPONSES:
         return natural_sounds()
     raise UnknownNameError("sound set", name, ["natsound165", *RESPONSES])
+
+
+def is_generated(name: str) -> bool:
+    """Whether the responses of a data set were made by a program and not by a brain."""
+    return name in RESPONSES and (name.startswith("simulated") or name.endswith("-twin"))
 
 
 def responses(name: str, **options) -> xr.DataArray:
@@ -154,6 +159,17 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
         When a sound has no fold.
     ParameterError
         When the sounds are too few for the folds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import data
+    >>> fold_of = data.folds("pepino")
+    >>> fold_of.sizes["sound"], np.bincount(fold_of).tolist()
+    (165, [33, 33, 33, 33, 33])
+    >>> sounds = data.simulated_sounds(4)
+    >>> np.bincount(data.folds("stratified", sounds, n_folds=4)).tolist()
+    [6, 6, 6, 6]
     """
     table = pd.read_csv(_TABLES / "pepino_folds.csv", comment="#")
     if name == "auto" and sounds is not None:
