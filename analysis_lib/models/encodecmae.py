@@ -7,23 +7,30 @@ projection, a sinusoidal position code and a transformer with two residual strea
 import math
 import re
 from collections.abc import Collection, Mapping
+from itertools import islice
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..errors import WeightsError
 from .audio_model import AudioModel
 from .cards import ModelCard
 from .frontends import KaldiSpectrogram
+from .residual_transformer import (
+    CHUNK,
+    N_HIDDEN,
+    N_MELS,
+    NormalisedSpectrogram,
+    PositionCode,
+    ResidualStack,
+    mel_front_end,
+)
 from .weights import check_settings, check_tied
 
 __all__ = ["EnCodecMAE"]
 
-CHUNK = 96_000  # samples (4 s) that the network sees at once
 SHORTEST = 2_048  # a chunk of so many samples or fewer is left out
 FRAME = 320  # samples per EnCodec frame
-N_HIDDEN = 4096
 
 
 class EnCodecMAE(AudioModel):
@@ -40,8 +47,9 @@ class EnCodecMAE(AudioModel):
     Parameters
     ----------
     card : ModelCard
-        Options: ``n_layers``, ``width``, ``n_heads``, and ``front_end``: "mel", "encodec" or
-        "spectrogram". The framing of "spectrogram" is known from its checkpoint only.
+        Options: ``n_layers``, ``width``, ``n_heads``, ``n_hidden`` (of the FFN, by default the
+        published 4,096), and ``front_end``: "mel", "encodec" or "spectrogram". The framing of
+        "spectrogram" is known from its checkpoint only.
 
     Notes
     -----
@@ -69,21 +77,12 @@ class EnCodecMAE(AudioModel):
         )
         wav_encoder, n_inputs = self._build_front_end()
         wav_encoder["post_net"] = nn.Linear(n_inputs, width)
-        shared_ffn = nn.Sequential(
-            nn.Linear(width, N_HIDDEN), nn.ReLU(), nn.Linear(N_HIDDEN, width)
-        )
+        n_hidden = options.get("n_hidden", N_HIDDEN)
         self.network = nn.ModuleDict(
             {
                 "wav_encoder": wav_encoder,
-                "masker": nn.ModuleDict({"positional_encoder": _PositionCode(width)}),
-                "visible_encoder": nn.ModuleDict(
-                    {
-                        "encoder_layers": nn.ModuleList(
-                            _Block(width, n_heads, shared_ffn) for _ in blocks
-                        ),
-                        "final_norm": nn.LayerNorm(width),
-                    }
-                ),
+                "masker": nn.ModuleDict({"positional_encoder": PositionCode(width)}),
+                "visible_encoder": ResidualStack(self.n_layers, width, n_heads, n_hidden),
             }
         )
 
@@ -94,8 +93,7 @@ class EnCodecMAE(AudioModel):
 
             return nn.ModuleDict({"encoder": EncodecModel(EncodecConfig()).encoder}), 128
         if self.front_end == "mel":
-            mel = KaldiSpectrogram(24_000, 637, 318, n_mels=256, window="hanning")
-            return nn.ModuleDict({"spectrogram": _Normalised(mel, -6.12, 4.82)}), 256
+            return nn.ModuleDict({"spectrogram": mel_front_end()}), N_MELS
         return nn.ModuleDict(), 513
 
     def accept_settings(self, settings: Mapping[str, object]) -> None:
@@ -133,7 +131,7 @@ class EnCodecMAE(AudioModel):
                 f"spectrogram (found {found}). Use the published .pt file, which holds them "
                 "under 'config'."
             ) from error
-        self.network["wav_encoder"]["spectrogram"] = _Normalised(spectrogram, mean, std)
+        self.network["wav_encoder"]["spectrogram"] = NormalisedSpectrogram(spectrogram, mean, std)
 
     def from_published(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Rename EnCodec's tensors to those of transformers; everything else agrees.
@@ -165,7 +163,7 @@ class EnCodecMAE(AudioModel):
     ) -> dict[str, torch.Tensor]:
         """Activations of one chunk of at most 4 s, keys limited to ``attended`` frames."""
         frames = self.network["wav_encoder"]["post_net"](self._frames(chunk))
-        left = right = self.network["masker"]["positional_encoder"](frames)
+        coded = self.network["masker"]["positional_encoder"](frames)
         keys = None
         if frames.shape[1] > attended:
             keys = (torch.arange(frames.shape[1], device=frames.device) < attended)[None]
@@ -173,8 +171,7 @@ class EnCodecMAE(AudioModel):
         last_block = self.n_layers - 1
         deepest = max(int(layer.split("_")[1]) for layer in layers)
         outputs = {}
-        for index, block in enumerate(encoder["encoder_layers"][: deepest + 1]):
-            left, right = block(left, right, keys)
+        for index, (left, right) in enumerate(islice(encoder.streams(coded, keys), deepest + 1)):
             outputs[f"layer_{index}"] = left
             if index == last_block:
                 outputs[f"layer_{index}_left"] = left
@@ -190,7 +187,7 @@ class EnCodecMAE(AudioModel):
         return self._spectrogram(chunk)
 
     @property
-    def _spectrogram(self) -> "_Normalised":
+    def _spectrogram(self) -> NormalisedSpectrogram:
         wav_encoder = self.network["wav_encoder"]
         if "spectrogram" not in wav_encoder:
             raise WeightsError(
@@ -227,72 +224,6 @@ class EnCodecMAE(AudioModel):
         index = torch.arange(n_frames)
         chunk = index // frames_per_chunk
         return chunk * (CHUNK / self.sample_rate) + within[index % frames_per_chunk]
-
-
-class _Normalised(nn.Module):
-    """A spectrogram, shifted and scaled by fixed numbers."""
-
-    def __init__(self, spectrogram: KaldiSpectrogram, mean: float, std: float):
-        super().__init__()
-        self.spectrogram, self.mean, self.std = spectrogram, mean, std
-
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        return (self.spectrogram(waveforms) - self.mean) / self.std
-
-
-class _PositionCode(nn.Module):
-    """Sines and cosines of the frame number, alternating, times a learned scalar."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-        frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
-        self.register_buffer("frequency", frequency, persistent=False)
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        number = torch.arange(frames.shape[1], device=frames.device)
-        angle = number[:, None] * self.frequency
-        return frames + self.scale * torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-
-
-class _Block(nn.Module):
-    """A transformer block with a normalised stream (left) and a raw one (right)."""
-
-    def __init__(self, width: int, n_heads: int, ffn: nn.Module):
-        super().__init__()
-        self.att_layer = _Attention(width, n_heads)
-        self.ff_layer = ffn
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
-
-    def forward(
-        self, left: torch.Tensor, right: torch.Tensor, keys: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        attended = self.att_layer(left, keys)
-        left, right = self.norm1(left + attended), right + attended
-        fed = self.ff_layer(left)
-        return self.norm2(left + fed), right + fed
-
-
-class _Attention(nn.Module):
-    """Self-attention whose heads interleave: channel ``i * n_heads + head``."""
-
-    def __init__(self, width: int, n_heads: int):
-        super().__init__()
-        self.n_heads = n_heads
-        inner = width // n_heads * n_heads
-        self.wq = nn.Linear(width, inner, bias=False)
-        self.wk = nn.Linear(width, inner, bias=False)
-        self.wv = nn.Linear(width, inner, bias=False)
-        self.wo = nn.Linear(inner, width, bias=False)
-
-    def forward(self, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
-        query, key, value = (
-            project(x).unflatten(-1, (-1, self.n_heads)).permute(0, 3, 1, 2)
-            for project in (self.wq, self.wk, self.wv)
-        )  # batch, head, frame, d
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
-        return self.wo(mixed.permute(0, 2, 3, 1).flatten(2))
 
 
 def _last_binding(text: str, name: str) -> str | None:

@@ -51,6 +51,14 @@ def list_models(pattern: str = "*", kind: str | None = None) -> list[str]:
         Shell pattern on the name, such as ``"mel256-*"``.
     kind : {"published", "trained-here", "untrained", "handcrafted"}, optional
         Only models of one kind.
+
+    Examples
+    --------
+    >>> from analysis_lib import models
+    >>> models.list_models("dasheng*")
+    ['dasheng_base', 'dasheng_06B', 'dasheng_12B', 'dasheng_base_ft-as']
+    >>> models.list_models(kind="untrained")
+    ['small-cnn', 'small-cnn-wide', 'small-cnn-shallow']
     """
     if kind is not None and kind not in KINDS:
         raise UnknownNameError("kind of model", kind, KINDS)
@@ -62,7 +70,14 @@ def list_models(pattern: str = "*", kind: str | None = None) -> list[str]:
 
 
 def card(name: str) -> ModelCard:
-    """Card of a model, by its name or an alias; one from outside the zoo describes itself."""
+    """Card of a model, by its name or an alias; one from outside the zoo describes itself.
+
+    Examples
+    --------
+    >>> from analysis_lib import models
+    >>> models.card("spectrotemporal").name
+    'braindnn_spectemp_filters'
+    """
     outside = _outside_the_zoo(name)
     return cards.find_card(name) if outside is None else outside.describe(name)
 
@@ -73,6 +88,8 @@ def _outside_the_zoo(name: str) -> ModuleType | None:
         return import_module(".huggingface", __package__)
     if re.fullmatch(r".+\.py:\w+", name):
         return import_module(".own", __package__)
+    if name.endswith(".safetensors"):
+        return import_module(".pretrained", __package__)
     return None
 
 
@@ -97,7 +114,7 @@ def load(
     name : str
         A name or alias from :func:`list_models`; ``"hf:<repository or folder>"`` for any audio
         encoder of the transformers library; ``"path/to/file.py:function"`` for a model of your
-        own.
+        own; ``"<run>/step-<number>.safetensors"`` for one that was pretrained here.
     checkpoint : path, optional
         The published checkpoint file, or a ``.safetensors`` file with the published tensor
         names. By default the file in ``BRAINBOOK_DATA`` or the cache, fetched where possible.
@@ -124,6 +141,17 @@ def load(
         When the checkpoint is not here and cannot be fetched.
     WeightsError
         When it does not fit the network exactly.
+
+    Examples
+    --------
+    >>> from analysis_lib import models
+    >>> model = models.load("small-cnn", device="cpu")
+    >>> model.layers, model.sample_rate
+    (('conv1', 'conv2', 'conv3', 'conv4', 'conv5'), 16000)
+    >>> models.load("smal-cnn")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: unknown model 'smal-cnn'. Did you mean ...
     """
     if untrained and (permuted or checkpoint):
         raise ParameterError("untrained=True takes neither a checkpoint nor permuted=True")
