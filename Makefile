@@ -1,19 +1,37 @@
-# make book   set up, execute the chapters, render _build/html      (PROFILE=demo|natsound|paper)
-# make test   set up, run the tests                                 (SLOW=1 for the slow ones)
-# make env    set up only                                           (PYTHON=python3.12 for another)
+# make book          set up, execute the chapters, render _build/html   (PROFILE=demo|natsound|paper;
+#                    PUBLIC=1 leaves out sounds without a licence)
+# make pdf           the book as one PDF, printed by Chromium
+# make test          set up, run the tests                              (SLOW=1 for the slow ones)
+# make test-browser  the rendered book in a browser
+# make labs          exercises, solutions and an nbgrader course, in _build/labs
+# make bench         one table of what a device does                   (DEVICE=auto|cpu|cuda)
+# make env           set up only                                        (PYTHON=python3.12 for another)
 
 PYTHON ?= python3
 PROFILE ?= demo
+DEVICE ?= auto
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: book test env lint bench clean
+.PHONY: book pdf labs test test-browser env lint bench clean
 
 book: $(READY)
-	$(BIN)/brainbook book --profile $(PROFILE)
+	$(BIN)/brainbook book --profile $(PROFILE) $(if $(filter-out 0,$(PUBLIC)),--public)
+
+pdf: book
+	$(BIN)/brainbook pdf
 
 test: $(READY)
 	$(BIN)/python -m pytest $(if $(SLOW),--slow)
+
+test-browser: book
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[browser]'
+	{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null \
+	  || $(BIN)/playwright install chromium
+	$(BIN)/python -m pytest tests/browser
+
+labs: $(READY)
+	$(BIN)/brainbook labs --profile $(PROFILE)
 
 env: $(READY)
 
@@ -30,7 +48,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 bench: $(READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/device.py --device $(DEVICE)
 
 clean:
 	rm -rf _build book/chapters
