@@ -15,10 +15,11 @@ import zarr
 from tqdm.auto import tqdm
 
 from . import data, models
-from .device import available_memory, memory_of, peak_memory, require_memory, resolve_device
+from .device import available_memory, memory_of, peak_memory, require_memory
 from .errors import MemoryBudgetError, ParameterError, UnknownNameError
 from .features import Features
 from .paths import atomic_path, cache_dir, content_key, storage_errors
+from .processes import Processes, processes
 
 __all__ = ["Features", "extract", "extract_many", "features"]
 
@@ -45,6 +46,15 @@ def features(source: str, sounds: data.Sounds, **options) -> Features:
         What to represent.
     **options
         Of :func:`extract`.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, extraction
+    >>> sounds = data.simulated_sounds(1)
+    >>> extraction.features("planted", sounds)
+    Features(6 sounds, layers spectrum, modulation, conjunction)
+    >>> extraction.features("log-mel", sounds, device="cpu")
+    Features(6 sounds, layers log_mel)
     """
     if source == "planted":
         layers = data.planted_features(sounds)
@@ -76,7 +86,8 @@ def extract(
     """Run a model over sounds and pool every layer over time.
 
     Sounds are streamed in batches and written as they come, so memory does not grow with their
-    number. A run that was killed goes on where it stopped; a finished one is not run again.
+    number. A run that was killed goes on where it stopped; a finished one is not run again. Under
+    ``torchrun`` the processes share the sounds, each with a GPU of its own where there are several.
 
     Parameters
     ----------
@@ -111,6 +122,17 @@ def extract(
         When a sound would not fit in memory; estimated before it is run.
     StorageError
         When the cache cannot be written or the disk is full.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, extraction
+    >>> sounds = data.simulated_sounds(1)
+    >>> features = extraction.extract("small-cnn", sounds, layers=["conv1", "conv5"], device="cpu")
+    >>> {layer: values.shape for layer, values in features.items()}
+    {'conv1': (6, 512), 'conv5': (6, 512)}
+    >>> again = extraction.extract("small-cnn", sounds, layers=["conv1", "conv5"], device="cpu")
+    >>> again.key == features.key
+    True
     """
     options = (layers, pooling, device, batch_size, cache, autocast)
     return next(iter(extract_many([model], sounds, *options).values()))
@@ -134,6 +156,14 @@ def extract_many(
     -------
     dict of str to Features
         By the name that was given, or that of the loaded model's card.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, extraction
+    >>> sounds = data.simulated_sounds(1)
+    >>> extracted = extraction.extract_many(["log-mel", "mfcc"], sounds, device="cpu")
+    >>> {name: features.layers for name, features in extracted.items()}
+    {'log-mel': ('log_mel',), 'mfcc': ('mfcc',)}
     """
     if pooling not in POOLINGS:
         raise UnknownNameError("pooling", pooling, POOLINGS)
@@ -142,18 +172,19 @@ def extract_many(
     if len(sounds) == 0:
         raise ParameterError("there are no sounds to extract features from")
     runs: dict[str, _Run] = {}
-    for model in many:
-        name = model if isinstance(model, str) else model.card.name
-        if name in runs:
-            raise ParameterError(f"{name} is there twice; extract its features in two calls")
-        if isinstance(model, str):
-            model = models.load(model, device=device)
-        elif device != "auto":
-            model.to(resolve_device(device))
-        wanted = _checked_layers(model, layers)
-        runs[name] = _Run(model, sounds, wanted, pooling, batch_size, autocast, cache)
-    _one_pass(sounds, [run for run in runs.values() if not run.is_finished()])
-    return {name: run.features() for name, run in runs.items()}
+    with processes(device) as group:
+        for model in many:
+            name = model if isinstance(model, str) else model.card.name
+            if name in runs:
+                raise ParameterError(f"{name} is there twice; extract its features in two calls")
+            if isinstance(model, str):
+                model = models.load(model, device=str(group.device))
+            elif device != "auto" or group.n > 1:
+                model.to(group.device)
+            wanted = _checked_layers(model, layers)
+            runs[name] = _Run(model, sounds, wanted, pooling, batch_size, autocast, cache)
+        _one_pass(sounds, [run for run in runs.values() if not run.is_finished()], group)
+        return {name: run.features() for name, run in runs.items()}
 
 
 def _checked_layers(model: models.AudioModel, layers: Collection[str] | None) -> tuple[str, ...]:
@@ -167,8 +198,14 @@ def _checked_layers(model: models.AudioModel, layers: Collection[str] | None) ->
     return wanted
 
 
-def _one_pass(sounds: data.Sounds, runs: Sequence["_Run"]) -> None:
-    """Go through the sounds once for all runs, a chunk at a time."""
+def _one_pass(sounds: data.Sounds, runs: Sequence["_Run"], group: Processes) -> None:
+    """Go through the sounds once for all runs, a chunk at a time.
+
+    Several processes share what goes to the disk: each takes every n-th chunk.
+    """
+    for run in runs:
+        if run.folder is not None:
+            run.missing = {s for s in run.missing if s // CHUNK % group.n == group.rank}
     starts = sorted({start for run in runs for start in run.missing})
     title = runs[0].model.card.name if len(runs) == 1 else f"{len(runs)} models"
     for start in tqdm(starts, desc=title, disable=len(starts) < 3, leave=False):
@@ -180,8 +217,10 @@ def _one_pass(sounds: data.Sounds, runs: Sequence["_Run"]) -> None:
                 run.compute(portion, waveforms[run.model.sample_rate])
         for run in at_work:
             run.finish_chunk(start)
+    group.wait()  # every chunk is there
     for run in runs:
-        run.finish()
+        run.finish(write=group.is_first)
+    group.wait()
 
 
 def _portions(
@@ -268,8 +307,8 @@ class _Run:
             temporary.write_text("done")
         self._seconds += time.perf_counter() - started
 
-    def finish(self) -> None:
-        """Say how the features came about."""
+    def finish(self, write: bool) -> None:
+        """Say how the features came about, and let one process write it."""
         self._provenance = {
             **self.model.identity,
             "layers": list(self.layers),
@@ -282,7 +321,7 @@ class _Run:
             "audio_seconds_per_second": round(self._audio_seconds / max(self._seconds, 1e-9), 2),
             "peak_memory_gb": round(peak_memory(self.model.device) / 1e9, 3),
         }
-        if self.folder is not None:
+        if self.folder is not None and write:
             with atomic_path(self.folder / "finished.json") as temporary:
                 temporary.write_text(json.dumps(self._provenance))
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -291,3 +293,41 @@ def test_features_by_the_name_of_their_source():
     assert log_mel.provenance["pooling"] == "max"
     finished = cache_dir("features", log_mel.key, "finished.json")
     assert json.loads(finished.read_text()) == log_mel.provenance
+
+
+def test_processes_share_the_sounds(tmp_path):
+    """Under torchrun each process computes every other chunk, and the features are the same."""
+    rng = np.random.default_rng(0)
+    names = [f"s{i:03d}" for i in range(3 * extraction.CHUNK + 5)]
+    waves = [0.1 * rng.standard_normal(4_000).astype(np.float32) for _ in names]
+    program = tmp_path / "program.py"
+    np.save(tmp_path / "waves.npy", np.stack(waves))
+    program.write_text(
+        "import sys, os, numpy as np\n"
+        "from pathlib import Path\n"
+        "from analysis_lib import data, extraction\n"
+        "waves = np.load(sys.argv[1])\n"
+        f"sounds = data.Sounds({names!r}, list(waves), sample_rate=16_000)\n"
+        "computed = []\n"
+        "finish = extraction._Run.finish_chunk\n"
+        "def counted(run, start):\n"
+        "    computed.append(start)\n"
+        "    finish(run, start)\n"
+        "extraction._Run.finish_chunk = counted\n"
+        "features = extraction.extract('log-mel', sounds, device='cpu')\n"
+        "rank = os.environ['RANK']\n"
+        "Path(sys.argv[2], rank).write_text(' '.join(map(str, computed)))\n"
+        "np.save(Path(sys.argv[2], rank + '.npy'), np.asarray(features['log_mel']))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(program), str(tmp_path / "waves.npy"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shares = [(tmp_path / rank).read_text() for rank in "01"]
+    size = extraction.CHUNK
+    assert shares == [f"0 {2 * size}", f"{size} {3 * size}"]
+    alone = extraction.extract(
+        "log-mel", Sounds(names, waves, sample_rate=16_000), device="cpu", cache=False
+    )
+    for rank in "01":
+        np.testing.assert_array_equal(np.load(tmp_path / f"{rank}.npy"), alone["log_mel"].data)
