@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from . import published
+from . import published, published_encoding
 from .errors import ParameterError, UnknownNameError
 from .models import card
 from .stats import correlate
@@ -326,6 +326,46 @@ def _places() -> list[float]:
     return [means.loc[a, t] for a in ("wholebrain", "STG") for t in ("individual", "group")]
 
 
+def _raised() -> tuple[bool, str]:
+    """Whether tuning raised the best parcel of every subject in the training logs."""
+    gain = published_encoding.selected_models().loc["wholebrain", "gain"].dropna()
+    spread = published_encoding.replicate_spread().xs("conv4", level="finetune")
+    spread = spread.loc["wholebrain", "gain_z"].dropna()
+    text = f"raised in {(gain > 0).sum()} of {len(gain)} subjects in the training logs, by "
+    return bool((gain > 0).all()), text + (
+        f"{gain.min():.3f} to {gain.max():.3f}: {spread.min():.1f} to {spread.max():.1f} standard "
+        "deviations of replicates"
+    )
+
+
+def _own_is_best() -> tuple[bool, str]:
+    pairs = published_encoding.cross_subject()
+    stg, whole = (pairs.loc[atlas] for atlas in ("STG", "wholebrain"))
+    return stg["n_lower"] == stg["n_pairs"], (
+        f"others lower in {stg['n_lower']} of {stg['n_pairs']} pairs (STG), "
+        f"{whole['n_lower']} of {whole['n_pairs']} (whole brain)"
+    )
+
+
+def _own_or_group() -> tuple[bool, str]:
+    """Whether no more subjects are better off with the group than worse."""
+    verdicts = published_encoding.group_against_own()["verdict"]
+    counts = {
+        atlas: verdicts.loc[atlas].value_counts().reindex(["better", "worse"], fill_value=0)
+        for atlas in ("wholebrain", "STG")
+    }
+    text = "; ".join(
+        f"{atlas}: group better for {count['better']}, worse for {count['worse']} of 6"
+        for atlas, count in counts.items()
+    )
+    return all(count["better"] <= count["worse"] for count in counts.values()), text
+
+
+def _replicates() -> list[float]:
+    spread = published_encoding.replicate_spread().loc["STG"].xs("conv4", level="finetune")
+    return spread["sd"].dropna().tolist()
+
+
 def _soundnet_parameters() -> float:
     from .models.soundnet import SoundNet8
 
@@ -346,9 +386,13 @@ _DERIVATIONS: Mapping[str, Callable] = MappingProxyType({
     "P1-12": _recent_models,
     "P1-17": _diverse_data,
     "P2-01": _soundnet_parameters,
+    "P2-02": _raised,
     "P2-05": _verdicts,
     "P2-06": _places,
     "P2-07": _small_tasks,
+    "P2-08": _own_is_best,
+    "P2-09": _own_or_group,
+    "P2-11": _replicates,
     "T-02": _beats_the_filters,
     "T-03": _beats_permuted,
 })  # fmt: skip

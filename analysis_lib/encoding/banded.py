@@ -73,6 +73,17 @@ def variance_partition(
     ------
     AlignmentError, DataError, ParameterError
         When sounds do not match by name, or there are not two spaces or three folds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import encoding
+    >>> rng = np.random.default_rng(0)
+    >>> spaces = {"a": rng.standard_normal((60, 4)), "b": rng.standard_normal((60, 4))}
+    >>> responses = spaces["a"] @ rng.standard_normal((4, 1))
+    >>> parts = encoding.variance_partition(spaces, responses, np.arange(60) % 5, device="cpu")
+    >>> parts["unique"].sel(feature_space="a").values.round(1)
+    array([1.])
     """
     if len(features) != 2:
         raise ParameterError(f"two feature spaces are compared, got {len(features)}")

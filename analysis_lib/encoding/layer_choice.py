@@ -33,6 +33,18 @@ def choose_by_split_halves(
         ``score`` and ``layer`` per (iteration, target). Medians over splits are clipped to at
         most 1; ties between layers are broken at random; NaN and empty for targets without
         scores.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from analysis_lib import encoding
+    >>> r2 = np.random.default_rng(0).uniform(0, 0.2, (2, 6, 3))
+    >>> r2[1] += 0.3
+    >>> layers = {"layer": ["early", "late"]}
+    >>> scores = xr.DataArray(r2, dims=("layer", "split", "target"), coords=layers)
+    >>> chosen = encoding.choose_by_split_halves(scores, n_iterations=2)
+    >>> chosen["layer"].values.tolist()
+    [['late', 'late', 'late'], ['late', 'late', 'late']]
     """
     values = scores.transpose("layer", "split", "target").values
     n_layers, n_splits, n_targets = values.shape
@@ -80,6 +92,15 @@ def subject_medians(scores: xr.DataArray, groupby: str | Sequence[str] = "subjec
     -------
     DataArray (..., subject[, roi])
         NaN where a subject has no voxels with a score.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import encoding
+    >>> subject = ("target", ["s1", "s1", "s1", "s2"])
+    >>> scores = xr.DataArray([0.1, 0.2, 0.9, 0.5], dims="target", coords={"subject": subject})
+    >>> encoding.subject_medians(scores).values
+    array([0.2, 0.5])
     """
     groupby = (groupby,) if isinstance(groupby, str) else tuple(groupby)
     absent = [name for name in groupby if name not in scores.coords]
@@ -132,6 +153,14 @@ def best_layer_position(scores: xr.DataArray) -> xr.DataArray:
     Chosen and read on the same data: a description of a model, not a score. For the published
     figure of Tuckute et al. (2023), give it ``r2_corrected.median("split").clip(max=1)`` and take
     medians over a region's voxels and means over subjects (:func:`subject_medians`).
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import encoding
+    >>> scores = xr.DataArray([[0.1, 0.4], [0.3, 0.2], [0.2, 0.1]], dims=("layer", "target"))
+    >>> encoding.best_layer_position(scores).values
+    array([0.5, 0. ])
     """
     n_layers = scores.sizes["layer"]
     if n_layers < 2:

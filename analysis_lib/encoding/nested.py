@@ -36,6 +36,15 @@ def gram(x: np.ndarray | torch.Tensor, device: str = "cpu", block: int = 65_536)
     Returns
     -------
     tensor of shape (n_sounds, n_sounds), float64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import encoding
+    >>> encoding.gram(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])).round(decimals=2)
+    tensor([[ 1.,  0., -1.],
+            [ 0.,  1., -1.],
+            [-1., -1.,  2.]], dtype=torch.float64)
     """
     x = torch.as_tensor(x)
     total = torch.zeros(len(x), len(x), dtype=torch.float64, device=device)
@@ -103,6 +112,19 @@ def nested_cv_ridge(
     References
     ----------
     Pepino, Riera, Kamienkowski & Ferrer (2025), arXiv 2511.16849, voxel-wise regression.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import encoding
+    >>> rng = np.random.default_rng(0)
+    >>> features = {"early": rng.standard_normal((40, 6)), "late": rng.standard_normal((40, 6))}
+    >>> responses = features["late"] @ rng.standard_normal((6, 3))
+    >>> result = encoding.nested_cv_ridge(features, responses, np.arange(40) % 5, device="cpu")
+    >>> result["score"].round(2).values
+    array([1., 1., 1.])
+    >>> sorted(set(result["layer"].values.ravel()))
+    ['late']
     """
     if extend not in ("greedy", "none"):
         raise UnknownNameError("extension rule", extend, ["greedy", "none"])
@@ -113,9 +135,9 @@ def nested_cv_ridge(
         measured = measured.mean(axis=2)
     on = resolve_device(device, float64=True)
     n_sounds, n_targets = measured.shape
-    n_configs = len(layers) * len(alphas)
+    n_folds = len(set(fold_of))
     require_memory(
-        8.0 * (4 * n_sounds * n_targets + 5 * n_configs * n_targets_batch * len(set(fold_of))),
+        nested_cv_bytes(n_sounds, n_targets, len(layers), len(alphas), n_folds, n_targets_batch),
         on,
         f"encoding {n_targets} targets from {len(layers)} layers",
         "Lower n_targets_batch, or give fewer targets at a time.",
@@ -130,6 +152,19 @@ def nested_cv_ridge(
     chosen["prediction"] = chosen["prediction"] * scale + mean
     labels = np.array(list(layers), dtype=object)
     return _as_dataset(chosen, measured, usable, labels, names, responses)
+
+
+def nested_cv_bytes(
+    n_sounds: int,
+    n_targets: int,
+    n_layers: int,
+    n_alphas: int = len(PAPER_ALPHAS),
+    n_folds: int = 5,
+    n_targets_batch: int = 1024,
+) -> float:
+    """Estimate the most memory, in bytes, that :func:`nested_cv_ridge` takes at once."""
+    n_scores = n_layers * n_alphas * n_targets_batch * n_folds
+    return 8.0 * (4 * n_sounds * n_targets + 5 * n_scores)
 
 
 def aggregate(result: xr.Dataset, by: str | None = None) -> pd.DataFrame:
@@ -149,6 +184,17 @@ def aggregate(result: xr.Dataset, by: str | None = None) -> pd.DataFrame:
         A row per group: ``score``, its standard error over subjects ``error`` (population
         standard deviation over the root of n - 1; NaN with fewer than two subjects),
         ``n_subjects`` and ``n_targets``.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import encoding
+    >>> subject = ("target", ["s1", "s1", "s2", "s2"])
+    >>> result = xr.Dataset({"score": ("target", [0.1, 0.3, 0.4, 0.6])}, {"subject": subject})
+    >>> encoding.aggregate(result).round(3)
+           score  error  n_subjects  n_targets
+    group
+    all     0.35   0.15           2          4
     """
     table = result["score"].to_dataframe().reset_index()
     if "subject" not in table:
@@ -189,6 +235,17 @@ def explainable(responses: xr.DataArray) -> xr.DataArray:
     DataArray (target,)
         Between 0 and 1; 0 where repetitions are not positively correlated, NaN for targets with
         NaN or without repetitions.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from analysis_lib import encoding
+    >>> rng = np.random.default_rng(0)
+    >>> signal = rng.standard_normal((200, 1, 1))
+    >>> noisy = signal + rng.standard_normal((200, 1, 3))
+    >>> responses = xr.DataArray(noisy, dims=("sound", "target", "repetition"))
+    >>> encoding.explainable(responses).round(1).values
+    array([0.8])
     """
     if responses.sizes.get("repetition", 1) < 2:
         return xr.full_like(responses.isel(sound=0, repetition=0, missing_dims="ignore"), np.nan)

@@ -101,6 +101,21 @@ def split_half_ridge(
     count as the mean-only model, whose prediction is constant, and are reported as the largest of
     them. Those below 10⁻¹⁰ times the smallest positive eigenvalue count as the largest of them.
     Elsewhere the choice is that of scikit-learn's ``RidgeCV``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import encoding
+    >>> rng = np.random.default_rng(0)
+    >>> features = {"layer": rng.standard_normal((40, 5))}
+    >>> signal = features["layer"] @ rng.standard_normal((5, 2))
+    >>> responses = signal[..., None] + 0.5 * rng.standard_normal((40, 2, 3))
+    >>> splits = np.stack([rng.permutation(40) < 20 for _ in range(4)])
+    >>> result = encoding.split_half_ridge(features, responses, splits, device="cpu")
+    >>> dict(result["r2_corrected"].sizes)
+    {'layer': 1, 'split': 4, 'target': 2}
+    >>> bool((result["r2_corrected"].median("split") > 0.5).all())
+    True
     """
     alphas = np.sort(np.asarray(alphas, dtype=np.float64))[::-1].copy()
     if alphas.size == 0 or not (np.isfinite(alphas).all() and alphas[-1] > 0):
@@ -119,7 +134,7 @@ def split_half_ridge(
     n_targets, n_fits = mean.shape[1], 1 if repeated is None else 1 + repeated.shape[2]
     batch = min(n_targets_batch, n_targets)
     require_memory(
-        8.0 * len(alphas) * trains.sum(1).max() * batch * n_fits * 3,
+        split_half_bytes(int(trains.sum(1).max()), batch, n_fits, len(alphas)),
         on,
         "a batch of targets",
         "Choose a smaller n_targets_batch.",
@@ -235,6 +250,19 @@ class _Half:
                 (len(y), len(tested)),
             )
         return result
+
+
+def split_half_bytes(
+    n_train: int, n_targets: int, n_fits: int, n_alphas: int = len(TUCKUTE_ALPHAS)
+) -> float:
+    """Estimate the most memory, in bytes, that a batch of :func:`split_half_ridge` takes.
+
+    Parameters
+    ----------
+    n_train, n_targets, n_fits, n_alphas : int
+        Sounds in a half, targets in a batch, repetitions and their mean, penalties.
+    """
+    return 8.0 * n_alphas * n_train * n_targets * n_fits * 3
 
 
 def spearman_brown(r: torch.Tensor, n_repetitions: int, floor: float) -> torch.Tensor:

@@ -1,16 +1,16 @@
 """SoundNet: eight convolutions on the waveform (Aytar et al. 2016)."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
-from ..errors import AudioError
+from ..errors import AudioError, WeightsError
 from .audio_model import AudioModel
 from .cards import ModelCard
 from .taps import stacked_grid, take_layers
 
-__all__ = ["SoundNet", "SoundNet8"]
+__all__ = ["WIDTHS", "SoundNet", "SoundNet8"]
 
 # Channels, kernel and padding of conv1 to conv7, each of stride 2, and the pooling after it.
 BLOCKS = (
@@ -22,6 +22,7 @@ BLOCKS = (
     (512, 4, 2, 1),
     (1024, 4, 2, 1),
 )
+WIDTHS = tuple(n_out for n_out, *_ in BLOCKS)
 CATEGORIES = {"conv8": 1000, "conv8_2": 401}  # objects, scenes
 CATEGORY_KERNEL = 8
 SHORTEST = 4_574  # samples that give one frame of conv7
@@ -32,12 +33,20 @@ class SoundNet8(nn.Module):
     """The eight-layer network; tensors are named and shaped as in ``sound8.pth``.
 
     Time is the third axis of four, as it was published.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels of conv1 to conv7; by default the published ones. Fewer make a network with the
+        same frames in time that trains in no time.
     """
 
-    def __init__(self):
+    def __init__(self, widths: Sequence[int] = WIDTHS):
         super().__init__()
         n_in = 1
-        for number, (n_out, kernel, padding, pool) in enumerate(BLOCKS, start=1):
+        for number, (n_out, (_, kernel, padding, pool)) in enumerate(
+            zip(widths, BLOCKS, strict=True), start=1
+        ):
             block = nn.Sequential(
                 nn.Conv2d(n_in, n_out, (kernel, 1), (2, 1), (padding, 0)),
                 nn.BatchNorm2d(n_out),
@@ -51,13 +60,16 @@ class SoundNet8(nn.Module):
             convolution = nn.Conv2d(n_in, n_categories, (CATEGORY_KERNEL, 1), (2, 1))
             self.add_module(name, nn.Sequential(convolution))
 
-    def stages(self, waveforms: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    def stages(self, inputs: torch.Tensor, first: int = 1) -> Iterator[tuple[str, torch.Tensor]]:
         """Compute one block after the other.
 
         Parameters
         ----------
-        waveforms : tensor of shape (batch, time)
-            At 22,050 Hz and the level that the weights expect.
+        inputs : tensor of shape (batch, time), or (batch, channel, frame)
+            Waveforms at 22,050 Hz and the level that the weights expect; or the output of the
+            block before ``first``.
+        first : int
+            Number of the first block to compute.
 
         Yields
         ------
@@ -66,8 +78,8 @@ class SoundNet8(nn.Module):
             pools. ``conv8`` and ``conv8_2`` both follow ``conv7`` and come only where there
             are at least 8 frames of it.
         """
-        x = waveforms[:, None, :, None]
-        for number in range(1, len(BLOCKS) + 1):
+        x = inputs[:, None, :, None] if inputs.ndim == 2 else inputs[..., None]
+        for number in range(first, len(BLOCKS) + 1):
             x = self.get_submodule(f"conv{number}")(x)
             yield f"conv{number}", x[..., 0]
         if x.shape[2] >= CATEGORY_KERNEL:
@@ -83,7 +95,8 @@ class SoundNet(AudioModel):
     take sounds of at least 9.5 s.
 
     The card's option ``input_scale`` multiplies the waveform: the published weights were learned
-    on amplitudes up to 256. Networks fine-tuned by Freteault et al. (2025) take 1.
+    on amplitudes up to 256. Networks fine-tuned by Freteault et al. (2025) take 1. A checkpoint
+    that says which scale it was trained with is given that one.
     """
 
     extra_layers = tuple(CATEGORIES)
@@ -93,6 +106,21 @@ class SoundNet(AudioModel):
         super().__init__(card)
         self.input_scale = card.options["input_scale"]
         self.network = SoundNet8()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the features depend on: the scale may be the checkpoint's, not the card's."""
+        return {**super().identity, "input_scale": str(self.input_scale)}
+
+    def accept_settings(self, settings: Mapping[str, object]) -> None:
+        """Adopt the input scale that a network was fine-tuned with."""
+        scale = settings.get("input_scale", self.input_scale)
+        if not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
+            raise WeightsError(
+                f"{self.card.name}: the checkpoint's input_scale must be a positive number, "
+                f"not {scale!r}"
+            )
+        self.input_scale = float(scale)
 
     def _forward(self, waveforms: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
         n_samples = waveforms.shape[1]
