@@ -66,6 +66,18 @@ def associate(
         When ``resample`` is neither.
     DataError
         When a measure has fewer than 4 models, does not vary, or is explained by the controls.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from analysis_lib import across_models
+    >>> rng, names = np.random.default_rng(0), [f"model-{k}" for k in range(8)]
+    >>> score = pd.Series(rng.standard_normal(8), names)
+    >>> alignment = pd.DataFrame({"voxels": score + 0.1 * rng.standard_normal(8)})
+    >>> families = pd.Series(list("aabbccdd"), names)
+    >>> table = across_models.associate(score, alignment, families, n_boot=100, n_permutations=100)
+    >>> table.loc["voxels", ["n", "pearson"]].astype(float).round(2).to_dict()
+    {'n': 8.0, 'pearson': 0.99}
     """
     if resample not in UNITS:
         raise ParameterError(f"resample must be one of {', '.join(UNITS)}, not {resample!r}")
@@ -110,6 +122,18 @@ def associate_tasks(scores: pd.DataFrame, alignment: pd.DataFrame) -> pd.DataFra
     DataFrame
         A row per ``task`` and ``measure``: ``n``, ``pearson``, ``spearman``, ``p`` of Pearson's
         correlation, and ``p_adjusted`` (Benjamini-Hochberg over all rows).
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from analysis_lib import across_models
+    >>> names = [f"model-{k}" for k in range(6)]
+    >>> scores = pd.DataFrame({"pitch": np.arange(6.0), "digits": [3.0, 1, 4, 1, 5, 9]}, names)
+    >>> alignment = pd.DataFrame({"voxels": np.arange(6.0) ** 2}, names)
+    >>> across_models.associate_tasks(scores, alignment)[["task", "spearman"]].round(2)
+         task  spearman
+    0   pitch      1.00
+    1  digits      0.67
     """
     rows = []
     for task, score in scores.items():
@@ -130,6 +154,12 @@ def critical_correlation(n: int, level: float = 0.05) -> float:
     ------
     ParameterError
         With fewer than 3 pairs.
+
+    Examples
+    --------
+    >>> from analysis_lib import across_models
+    >>> round(across_models.critical_correlation(36), 3)
+    0.329
     """
     if n < 3:
         raise ParameterError(f"a correlation is tested with at least 3 pairs, not {n}")

@@ -42,6 +42,19 @@ def align(
         When sounds are missing (it names them), are named twice, or row counts differ.
     DataError
         When a layer is empty, not two-dimensional, or holds NaN or infinite values.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from analysis_lib import alignment
+    >>> def labelled(values, names):
+    ...     return xr.DataArray(values, dims=("sound", "unit"), coords={"sound": names})
+    ...
+    >>> features = {"layer": labelled(np.arange(3.0)[:, None], ["rain", "bell", "dog"])}
+    >>> responses = labelled(np.ones((2, 1)), ["dog", "rain"]).rename(unit="target")
+    >>> layers, measured, names = alignment.align(features, responses)
+    >>> names.tolist(), layers["layer"].ravel().tolist()
+    (['dog', 'rain'], [2.0, 0.0])
     """
     if not features:
         raise DataError("no layers were given: features must hold at least one")
@@ -99,6 +112,14 @@ def align_rows(
     ------
     AlignmentError
         When sounds are missing or named twice, or the number of rows differs.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import alignment
+    >>> folds = xr.DataArray([0, 1, 2], dims="sound", coords={"sound": ["rain", "bell", "dog"]})
+    >>> alignment.align_rows(folds, ["dog", "rain"])
+    array([2, 0])
     """
     own = _names(values, what)
     axis = values.get_axis_num("sound") if isinstance(values, xr.DataArray) else 0
@@ -127,6 +148,13 @@ def target_coords(responses: np.ndarray | xr.DataArray) -> dict[str, xr.Variable
     dict of str to Variable
         Every coordinate along ``target``, ready to be the ``coords`` of a result; for a plain
         array only the running number ``target``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import alignment
+    >>> list(alignment.target_coords(np.zeros((10, 4))))
+    ['target']
     """
     if not isinstance(responses, xr.DataArray):
         return {"target": xr.Variable("target", np.arange(np.shape(responses)[1]))}

@@ -40,6 +40,16 @@ def resolve_device(device: str | torch.device = "auto", float64: bool = False) -
     ------
     ParameterError
         When the device was asked for by name and is not there.
+
+    Examples
+    --------
+    >>> from analysis_lib import device
+    >>> device.resolve_device("cpu")
+    device(type='cpu')
+    >>> device.resolve_device("gpu")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.ParameterError: unknown device 'gpu': use 'auto', 'cpu', ...
     """
     has_mps = torch.backends.mps.is_available()
     if isinstance(device, str) and device == "auto":
@@ -69,7 +79,14 @@ def resolve_device(device: str | torch.device = "auto", float64: bool = False) -
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that a new computation on ``device`` may use."""
+    """Bytes that a new computation on ``device`` may use.
+
+    Examples
+    --------
+    >>> from analysis_lib import device
+    >>> device.available_memory(device.resolve_device("cpu")) > 0
+    True
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
@@ -91,6 +108,15 @@ def require_memory(n_bytes: float, device: torch.device, what: str, advice: str)
     ------
     MemoryBudgetError
         When the estimate is above 90 % of what is free.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import device
+    >>> device.require_memory(1e18, torch.device("cpu"), "a large product", "Take fewer voxels.")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.MemoryBudgetError: a large product needs about 1000000000.0 GB ...
     """
     free = available_memory(device)
     if n_bytes > 0.9 * free:
@@ -101,7 +127,15 @@ def require_memory(n_bytes: float, device: torch.device, what: str, advice: str)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of this process, or of its tensors on a CUDA device."""
+    """Most bytes in use so far: of this process, or of its tensors on a CUDA device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import device
+    >>> device.peak_memory(torch.device("cpu")) > 0
+    True
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -118,6 +152,14 @@ def memory_of(compute: Callable[[], object], device: torch.device) -> tuple[obje
     n_bytes : int
         Most bytes of new tensors that were there at once. On CUDA as the allocator counts them;
         elsewhere those that operations returned, without what one operation uses for itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import device
+    >>> result, n_bytes = device.memory_of(lambda: torch.ones(1000), torch.device("cpu"))
+    >>> n_bytes
+    4000
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -40,6 +40,12 @@ class UnknownNameError(BrainbookError):
         The name that was not found.
     known : iterable of str
         Every name that would have been accepted.
+
+    Examples
+    --------
+    >>> from analysis_lib import errors
+    >>> str(errors.UnknownNameError("model", "mffc", ["mfcc", "log-mel"]))
+    "unknown model 'mffc'. Did you mean 'mfcc'?"
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):

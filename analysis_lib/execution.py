@@ -6,8 +6,6 @@ import logging
 import os
 import pprint
 import shutil
-import subprocess
-import sys
 import time
 import tokenize
 import tomllib
@@ -25,7 +23,15 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from .device import resolve_device
 from .errors import BrainbookError, ParameterError, UnknownNameError
-from .generated_pages import mark_claims, write_claims, write_status
+from .generated_pages import (
+    mark_claims,
+    write_answer,
+    write_claims,
+    write_parameters,
+    write_status,
+)
+from .labs import release
+from .named_files import named_files
 from .paths import (
     atomic_path,
     cache_dir,
@@ -36,6 +42,7 @@ from .paths import (
     source_sha256,
     storage_errors,
 )
+from .rendering import render
 
 __all__ = [
     "ChapterError",
@@ -43,6 +50,7 @@ __all__ = [
     "build_book",
     "chapter_parameters",
     "chapters",
+    "executed_path",
     "profiles",
     "run",
 ]
@@ -53,12 +61,31 @@ TIMEOUT = 3600  # seconds that one cell may take
 
 
 class ChapterError(BrainbookError):
-    """A chapter that stopped with an error."""
+    """A chapter that stopped with an error.
+
+    Examples
+    --------
+    >>> from analysis_lib import errors, execution
+    >>> issubclass(execution.ChapterError, errors.BrainbookError)
+    True
+    """
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One entry of a chapter's parameters cell."""
+    """One entry of a chapter's parameters cell.
+
+    Examples
+    --------
+    >>> from analysis_lib import execution
+    >>> parameter = execution.chapter_parameters("encoding")["n_shuffles"]
+    >>> parameter.type, parameter.help
+    (<class 'int'>, 'shuffles for the null distribution')
+    >>> parameter.check("many")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.ParameterError: parameter 'n_shuffles' must be int, not 'many' ...
+    """
 
     name: str
     type: type | UnionType
@@ -78,18 +105,39 @@ class Parameter:
 
 
 def chapters() -> dict[str, Path]:
-    """Chapters of the book in reading order: name to notebook."""
+    """Chapters of the book in reading order: name to notebook.
+
+    Examples
+    --------
+    >>> from analysis_lib import execution
+    >>> execution.chapters()["encoding"].name
+    '02_encoding.py'
+    """
     files = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.py"))
     return {file.stem.split("_", 1)[1]: file for file in files}
 
 
 def profiles() -> list[str]:
-    """Names of the profiles: how real a run is."""
+    """Names of the profiles: how real a run is.
+
+    Examples
+    --------
+    >>> from analysis_lib import execution
+    >>> execution.profiles()[:3]
+    ['demo', 'natsound', 'paper']
+    """
     return ["demo", *(name for name in _presets() if name != "demo")]
 
 
 def chapter_parameters(chapter: str) -> dict[str, Parameter]:
-    """Parameters of a chapter with types, defaults and explanations."""
+    """Parameters of a chapter with types, defaults and explanations.
+
+    Examples
+    --------
+    >>> from analysis_lib import execution
+    >>> list(execution.chapter_parameters("extraction"))[:3]
+    ['profile', 'sounds', 'models']
+    """
     cells = jupytext.read(_notebook(chapter)).cells
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", ())]
     if len(tagged) != 1:
@@ -142,13 +190,19 @@ def run(
         For a value of the wrong type.
     ChapterError
         When a cell fails; the notebook up to there is kept.
+
+    Examples
+    --------
+    >>> from analysis_lib import execution
+    >>> execution.run("encoding", {"models": ["log-mel"]}, "mine.ipynb")  # doctest: +SKIP
+    >>> execution.run("encoding", {"model": ["log-mel"]})
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: unknown parameter of chapter 'encoding' ...
     """
     source = _notebook(chapter)
     values = _resolved(chapter, dict(parameters or {}))
-    key = content_key(
-        source.read_text(encoding="utf-8"), values, source_sha256(), _environment_sha256()
-    )
-    executed = cache_dir("chapters", f"{source.stem}-{key}.ipynb")
+    executed = executed_path(chapter, values)
     if executed.is_file() and not force:
         log.info("reused chapter %s: nothing it depends on has changed", source.stem)
     else:
@@ -160,7 +214,28 @@ def run(
     return target
 
 
-def build_book(profile: str = "demo", force: bool = False) -> Path:
+def executed_path(chapter: str, parameters: Mapping[str, object]) -> Path:
+    """Where an execution of a chapter is kept that can be used now; any change gives another.
+
+    Examples
+    --------
+    >>> from analysis_lib import execution
+    >>> execution.executed_path("encoding", {"n_shuffles": 10}).suffix
+    '.ipynb'
+    """
+    source = _notebook(chapter)
+    values = _resolved(chapter, dict(parameters))
+    key = content_key(
+        source.read_text(encoding="utf-8"),
+        values,
+        named_files(values, project_root()),
+        source_sha256(),
+        _environment_sha256(),
+    )
+    return cache_dir("chapters", f"{source.stem}-{key}.ipynb")
+
+
+def build_book(profile: str = "demo", force: bool = False, public: bool = False) -> Path:
     """Execute every chapter in a profile and render the book.
 
     Parameters
@@ -169,50 +244,40 @@ def build_book(profile: str = "demo", force: bool = False) -> Path:
         One of :func:`profiles`.
     force : bool
         Execute and render even when nothing has changed.
+    public : bool
+        Leave out what may not be passed on: sounds without a licence.
 
     Returns
     -------
     Path
         The book's first page.
+
+    Examples
+    --------
+    >>> from analysis_lib import execution
+    >>> execution.build_book("natsound")  # doctest: +SKIP
+    >>> execution.build_book("natsond")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: unknown profile 'natsond'. Did you mean 'natsound'?
     """
-    root = project_root()
-    folder = root / "book" / "chapters"
-    for source in chapters().values():
-        run(source.stem, {"profile": profile}, folder / f"{source.stem}.ipynb", force)
+    folder = project_root() / "book" / "chapters"
+    for name, source in chapters().items():
+        values = {"profile": profile}
+        if "public" in chapter_parameters(name):
+            values["public"] = public
+        run(name, values, folder / f"{source.stem}.ipynb", force)
     wanted = {source.stem for source in chapters().values()}
     for stale in folder.glob("*.ipynb"):
         if stale.stem not in wanted:
             stale.unlink()
     write_status(folder, profile, sorted(wanted))
     write_claims(folder, profile)
-    return _render(root, force)
-
-
-def _render(root: Path, force: bool) -> Path:
-    """Call Jupyter Book, unless the pages are those of the same sources."""
-    key = _pages_key(root)
-    html = root / "_build" / "html"
-    stamp, index = html / ".content-key", html / "index.html"
-    if not force and index.is_file() and stamp.is_file() and stamp.read_text() == key:
-        log.info("reused the rendered book: no page has changed")
-        return index
-    call = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", call, "build", str(root), "-W", "--keep-going", "--all"]
-    reply = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    if reply.returncode != 0:
-        report = reply.stdout[-3000:] + reply.stderr[-3000:]
-        raise ChapterError(f"Jupyter Book could not build the pages:\n{report}")
-    stamp.write_text(key)
-    return index
-
-
-def _pages_key(root: Path) -> str:
-    """Name of the content that the pages are made of."""
-    sources = [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]
-    return content_key(
-        {str(file.relative_to(root)): file_sha256(file) for file in sources if file.is_file()},
-        _environment_sha256(),
-    )
+    write_answer(folder)
+    known = {source.stem: chapter_parameters(name) for name, source in chapters().items()}
+    release.write_student(folder / "labs")
+    write_parameters(folder, known, {name: _presets().get(name, {}) for name in profiles()})
+    return render(force)
 
 
 def _notebook(chapter: str) -> Path:

@@ -27,6 +27,15 @@ class Features(Mapping):
         the last run computed: ``wall_seconds`` of the model's work (reading the sounds not
         included), ``audio_seconds``, their ratio ``audio_seconds_per_second``, and
         ``peak_memory_gb`` of the process, or of the CUDA device.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, extraction
+    >>> features = extraction.extract("mfcc", data.simulated_sounds(1), device="cpu")
+    >>> features
+    Features(6 sounds, layers mfcc)
+    >>> features[features.layers[0]].dims, features.n_units(features.layers[0])
+    (('sound', 'unit'), 40)
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Pages of the book that are written from what was executed: status and claims."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from .data import fetch
 from .paths import atomic_path, content_key, project_root
 from .results import provenance
 
-__all__ = ["mark_claims", "write_claims", "write_status"]
+__all__ = ["mark_claims", "write_claims", "write_parameters", "write_status"]
 
 
 def mark_claims(notebook: nbformat.NotebookNode, chapter: str) -> None:
@@ -46,6 +47,22 @@ def write_claims(folder: Path, profile: str) -> None:
                 found.setdefault(finding["claim"], []).append((claims.Finding(**finding), link))
     with atomic_path(folder / "claims.md") as temporary:
         temporary.write_text(claims.page(found, profile))
+
+
+def write_answer(folder: Path) -> None:
+    """Write ``answer.png``, the book's answer in one figure, for its first page.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the executed notebooks; the figure is chapter 4's.
+    """
+    for cell in nbformat.read(folder / "04_downstream.ipynb", 4).cells:
+        described = cell.metadata.get("mystnb", {}).get("figure", {})
+        if described.get("name") == "fig-published":
+            (output,) = (o for o in cell.outputs if "image/png" in o.get("data", {}))
+            with atomic_path(folder / "answer.png") as temporary:
+                temporary.write_bytes(base64.b64decode(output["data"]["image/png"]))
 
 
 def write_status(folder: Path, profile: str, chapters: Sequence[str]) -> None:
@@ -92,6 +109,47 @@ def write_status(folder: Path, profile: str, chapters: Sequence[str]) -> None:
     ]
     with atomic_path(folder / "status.md") as temporary:
         temporary.write_text("\n\n".join(text) + "\n")
+
+
+def write_parameters(
+    folder: Path, chapters: Mapping[str, Mapping], presets: Mapping[str, Mapping]
+) -> None:
+    """Write ``parameters.md``: a table of each chapter's parameters and what profiles make of them.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write it.
+    chapters : mapping of str to mapping of str to Parameter
+        By the stem of a chapter's file, as :func:`analysis_lib.execution.chapter_parameters`.
+    presets : mapping of profile to mapping of chapter to mapping of parameter to value
+        What profiles change; chapters by their names without the number.
+    """
+    text = []
+    for stem, parameters in chapters.items():
+        rows = []
+        for name, parameter in parameters.items():
+            given = {
+                profile: preset.get(stem.split("_", 1)[1], {}).get(name, parameter.default)
+                for profile, preset in presets.items()
+            }
+            if name == "profile":
+                given = {profile: profile for profile in presets}
+            values = [_code(given[profile]) for profile in presets]
+            rows.append((f"`{name}`", parameter.help, *values))
+        header = ("Parameter", "What it is", *(f"in `{profile}`" for profile in presets))
+        text += [f"### {stem}", _table(header, rows)]
+    with atomic_path(folder / "parameters.md") as temporary:
+        temporary.write_text("\n\n".join(text) + "\n")
+
+
+def _code(value: object, most: int = 4) -> str:
+    """Value for a table; of a long list the beginning and the number."""
+    if isinstance(value, list) and len(value) > most:
+        return ", ".join(f"`{entry}`" for entry in value[:most]) + f", … ({len(value)} in all)"
+    if isinstance(value, list):
+        return ", ".join(f"`{entry}`" for entry in value) or "none"
+    return f"`{value}`" if value != "" else ""
 
 
 def _target(chapter: str, cell: nbformat.NotebookNode) -> str:

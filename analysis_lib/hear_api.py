@@ -53,6 +53,13 @@ class HearModel(torch.nn.Module):
     sample_rate : int
         Of the audio it takes, in Hz: the lowest that HEAR allows and the model does not lose by.
     scene_embedding_size, timestamp_embedding_size : int
+
+    Examples
+    --------
+    >>> from analysis_lib import hear_api
+    >>> model = hear_api.load_model("small-cnn")
+    >>> model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size
+    (16000, 512, 512)
     """
 
     def __init__(
@@ -153,6 +160,12 @@ def load_model(model_file_path: str = "log-mel") -> HearModel:
     ----------
     model_file_path : str
         Name of a model in the zoo, or ``name@checkpoint`` with the path of its published file.
+
+    Examples
+    --------
+    >>> from analysis_lib import hear_api
+    >>> hear_api.load_model("log-mel").sample_rate
+    16000
     """
     name, _, checkpoint = str(model_file_path).partition("@")
     return HearModel(models.load(name, checkpoint=checkpoint or None))
@@ -171,6 +184,15 @@ def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
     Returns
     -------
     tensor of shape (n_sounds, scene_embedding_size), float32
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import hear_api
+    >>> model = hear_api.load_model("mfcc")
+    >>> audio = torch.randn(2, model.sample_rate) / 10
+    >>> hear_api.get_scene_embeddings(audio, model).shape
+    torch.Size([2, 40])
     """
     return model.frames(audio, model.scene_layer).mean(dim=1)
 
@@ -191,6 +213,16 @@ def get_timestamp_embeddings(
     timestamps : tensor of shape (n_sounds, n_frames), float32
         Centre of each frame in milliseconds from the start, from the network's own strides and
         paddings. Frames centred before the start or after the end of the sound are left out.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import hear_api
+    >>> model = hear_api.load_model("mfcc")
+    >>> audio = torch.randn(2, model.sample_rate) / 10
+    >>> embeddings, timestamps = hear_api.get_timestamp_embeddings(audio, model)
+    >>> embeddings.shape, timestamps[0, :3].tolist()
+    (torch.Size([2, 98, 40]), [12.5, 22.5, 32.5])
     """
     embeddings, times = model.frames_and_times(audio)
     times = 1000 * times
@@ -205,6 +237,13 @@ def hear_module(name: str) -> ModuleType:
     """Make a HEAR module of one model: ``load_model()`` needs no argument.
 
     Put it into ``sys.modules`` to hand it to tools that import a module by name.
+
+    Examples
+    --------
+    >>> from analysis_lib import hear_api
+    >>> module = hear_api.hear_module("log-mel")
+    >>> module.load_model().scene_embedding_size
+    128
     """
     models.card(name)
     module = ModuleType(f"hear_{name.replace('-', '_')}")
@@ -237,6 +276,12 @@ class ValidationReport:
     measured : dict
         ``hop_ms``, declared; ``rate``, declared seconds per true second; ``offset_ms``,
         declared minus true time in the middle of the sound.
+
+    Examples
+    --------
+    >>> from analysis_lib import hear_api
+    >>> hear_api.ValidationReport(errors=["timestamps are wrong"]).ok
+    False
     """
 
     errors: list[str] = field(default_factory=list)
@@ -273,6 +318,13 @@ def validate(
     Returns
     -------
     ValidationReport
+
+    Examples
+    --------
+    >>> from analysis_lib import hear_api
+    >>> report = hear_api.validate(hear_api.hear_module("mfcc"))
+    >>> report.ok, report.errors
+    (True, [])
     """
     report = ValidationReport()
     for name in ("load_model", "get_scene_embeddings", "get_timestamp_embeddings"):

@@ -59,6 +59,15 @@ class Domain:
     vocabulary : tuple of str
     content : str
         Digest of the sounds and their classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import light_zoo
+    >>> clips = (torch.zeros(98, 64), torch.ones(120, 64))
+    >>> domain = light_zoo.Domain(clips, torch.tensor([0, 1]), ("quiet", "loud"), "made up")
+    >>> len(domain.spectrograms), domain.vocabulary
+    (2, ('quiet', 'loud'))
     """
 
     spectrograms: tuple[torch.Tensor, ...]
@@ -78,6 +87,12 @@ class Recipe:
     n_steps, batch_size : int
     learning_rate, weight_decay, dropout, label_smoothing : float
         AdamW under a one-cycle schedule; dropout before the read-out.
+
+    Examples
+    --------
+    >>> from analysis_lib import light_zoo
+    >>> light_zoo.RECIPES["light-notes"].domains
+    ('pitch', 'instrument')
     """
 
     domains: tuple[str, ...]
@@ -101,14 +116,29 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({
 
 
 def revision(name: str) -> str:
-    """Name of a recipe's content: any change of it gives another, and so other weights."""
+    """Name of a recipe's content: any change of it gives another, and so other weights.
+
+    Examples
+    --------
+    >>> from analysis_lib import light_zoo
+    >>> light_zoo.revision("light-notes") == light_zoo.revision("light-digits")
+    False
+    """
     recipe = _recipe(name)
     options = {key: _plain(value) for key, value in find_card(name).options.items()}
     return content_key(asdict(recipe), options, FRAMES, _VERSION)[:12]
 
 
 def train_all(seed: int = 0, device: str = "cpu") -> list[Path]:
-    """Train whatever of the light zoo is not there yet. Parameters as :func:`train`."""
+    """Train whatever of the light zoo is not there yet. Parameters as :func:`train`.
+
+    Examples
+    --------
+    >>> from analysis_lib import light_zoo
+    >>> light_zoo.train_all()  # doctest: +SKIP
+    >>> list(light_zoo.RECIPES)
+    ['light-digits', 'light-speakers', 'light-environment', 'light-notes', 'light-all']
+    """
     return [train(name, seed, device) for name in RECIPES]
 
 
@@ -139,6 +169,15 @@ def train(name: str, seed: int = 0, device: str = "cpu", again: bool = False) ->
         With the nearest names.
     MissingDataError
         When the recordings are not here and cannot be fetched.
+
+    Examples
+    --------
+    >>> from analysis_lib import light_zoo
+    >>> light_zoo.train("light-digits")  # doctest: +SKIP
+    >>> light_zoo.train("light-digit")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: unknown model of the light zoo 'light-digit'. ...
     """
     recipe, card = _recipe(name), find_card(name)
     path = trained_here(card, seed, must_exist=False)
@@ -170,7 +209,19 @@ def train(name: str, seed: int = 0, device: str = "cpu", again: bool = False) ->
 
 
 def provenance(path: Path) -> dict:
-    """How a file of weights came about: recipe, seed, digest of the sounds, seconds."""
+    """How a file of weights came about: recipe, seed, digest of the sounds, seconds.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import torch
+    >>> from safetensors.torch import save_file
+    >>> from analysis_lib import light_zoo
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "weights.safetensors"
+    >>> save_file({"weight": torch.ones(2)}, path, {"seed": "0"})
+    >>> light_zoo.provenance(path)
+    {'seed': 0}
+    """
     with safe_open(path, framework="pt") as file:
         return {key: json.loads(value) for key, value in file.metadata().items()}
 

@@ -39,7 +39,14 @@ _SUBSETS = {"All": -np.inf, "Overall>-1": -1.0}
 
 
 def tables() -> list[str]:
-    """Names of the tables."""
+    """Names of the tables.
+
+    Examples
+    --------
+    >>> from analysis_lib import published
+    >>> "pepino_models" in published.tables()
+    True
+    """
     return sorted(path.stem for path in _TABLES.glob("*.csv"))
 
 
@@ -55,6 +62,12 @@ def table(name: str) -> pd.DataFrame:
     -------
     DataFrame
         A copy, free to change.
+
+    Examples
+    --------
+    >>> from analysis_lib import published
+    >>> published.table("pepino_models").shape[0]
+    36
     """
     if name not in tables():
         raise UnknownNameError("published table", name, tables())
@@ -86,6 +99,14 @@ def global_score(scores: pd.DataFrame) -> pd.Series:
     ------
     ParameterError
         When there are fewer than two models, or a task's scores do not vary.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import published
+    >>> scores = {"pitch": [0.2, 0.4, 0.6], "digits": [0.5, 0.9, 0.7]}
+    >>> published.global_score(pd.DataFrame(scores, ["a", "b", "c"])).round(2).to_dict()
+    {'a': -1.0, 'b': 0.5, 'c': 0.5}
     """
     if len(scores) < 2:
         raise ParameterError(f"a global score compares models; {len(scores)} given")
@@ -107,6 +128,13 @@ def overall_correlations() -> pd.DataFrame:
         One row per alignment measure and subset: ``n``, ``pearson`` and its two-sided ``p``,
         ``spearman``, and the ``printed`` correlation. The components' correlations leave out
         the filter bank, whose values are drawn as a line.
+
+    Examples
+    --------
+    >>> from analysis_lib import published
+    >>> table = published.overall_correlations()
+    >>> table.loc[("REG_B2021", "All"), ["pearson", "printed"]].astype(float).round(3).to_dict()
+    {'pearson': 0.895, 'printed': 0.895}
     """
     models, printed = (
         table("pepino_models_alignment_approx"),
@@ -148,6 +176,16 @@ def weakest_models(column: str = "REG_NH2015", n_most: int = 8) -> pd.DataFrame:
     DataFrame
         ``left_out``, the model that goes at this step, with its ``family`` and ``global``
         score; ``n``, ``pearson`` and ``spearman`` of those that stay.
+
+    Examples
+    --------
+    >>> from analysis_lib import published
+    >>> published.weakest_models("REG_NH2015", n_most=2)[["left_out", "n", "pearson"]].round(2)
+                     left_out   n  pearson
+    n_out
+    0                          36     0.90
+    1      braindnn_dcase2020  35     0.86
+    2      braindnn_metricgan  34     0.80
     """
     models = table("pepino_models_alignment_approx").merge(
         table("pepino_models")[["model", "family"]], how="left"
@@ -193,6 +231,12 @@ def task_changes(missing: str = "unchanged", alpha: float = 0.05) -> pd.DataFram
     DataFrame
         By task: ``n_models``, ``baseline``, ``median_change``, ``p``, ``verdict`` (improved,
         worsened, unchanged), and ``p_holm``, corrected over the tasks tested.
+
+    Examples
+    --------
+    >>> from analysis_lib import published
+    >>> published.task_changes()["verdict"].value_counts().sort_index().to_dict()
+    {'improved': 12, 'unchanged': 5, 'worsened': 2}
     """
     if missing not in ("unchanged", "dropped"):
         raise ParameterError(f"missing must be 'unchanged' or 'dropped', not {missing!r}")
@@ -229,6 +273,12 @@ def rank_gains() -> pd.DataFrame:
     DataFrame
         ``training`` (individual, group), ``subject``, ``atlas`` (wholebrain, STG), ``task``,
         ``gain``; NaN where the model has no score.
+
+    Examples
+    --------
+    >>> from analysis_lib import published
+    >>> published.rank_gains()["training"].unique().tolist()
+    ['group', 'individual']
     """
     baseline, tuned = _tuned_and_baseline()
     leaderboard = table("hear_leaderboard_29models").set_index("Model")
@@ -256,6 +306,15 @@ def summarise_rank_gains(gains: pd.DataFrame | None = None) -> pd.DataFrame:
     DataFrame
         By ``atlas``: mean gain over subjects and tasks of ``individual`` and ``group`` models,
         and ``p`` of a Wilcoxon test over pairs of subject and task.
+
+    Examples
+    --------
+    >>> from analysis_lib import published
+    >>> published.summarise_rank_gains()[["individual", "group"]].round(2)
+    training    individual  group
+    atlas
+    STG               1.66   2.43
+    wholebrain        2.24   1.79
     """
     gains = rank_gains() if gains is None else gains
     means = gains.groupby(["atlas", "training"])["gain"].mean().unstack()

@@ -21,12 +21,23 @@ from .errors import DataError, ParameterError, UnknownNameError
 from .extraction import Features
 from .paths import atomic_path, content_key, project_root, results_dir
 
-__all__ = ["analyses", "cached", "load", "open", "provenance", "save"]
+__all__ = [
+    "FINISHED",
+    "analyses",
+    "cached",
+    "load",
+    "open",
+    "provenance",
+    "read",
+    "readable",
+    "save",
+]
 
 log = logging.getLogger("brainbook")
 
-_FINISHED = "[!.]*.nc"  # a killed run may leave a hidden, unfinished file
+FINISHED = "[!.]*.nc"  # a killed run may leave a hidden, unfinished file
 _HOW_NOT_WHAT = ("device", "n_targets_batch", "progress")
+_SEALED = ("analysis", "key", "parameters", "provenance")
 _PACKAGES = ("torch", "numpy", "scipy", "xarray", "transformers", "scikit-learn", "nilearn")
 
 
@@ -53,13 +64,29 @@ def cached(
     Returns
     -------
     Dataset
-        Loaded in memory; ``attrs`` hold ``key``, ``parameters`` and ``provenance``.
+        Loaded in memory; ``attrs`` hold ``key``, ``parameters``, ``provenance`` and ``digest``.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results
+    >>> def halve(values):
+    ...     print("computing")
+    ...     return xr.Dataset({"score": ("target", [value / 2 for value in values])})
+    ...
+    >>> first = results.cached("halves", halve, {"model": "log-mel"}, values=[1.0, 2.0])
+    computing
+    >>> second = results.cached("halves", halve, {"model": "log-mel"}, values=[1.0, 2.0])
+    >>> second["score"].values
+    array([0.5, 1. ])
     """
     inputs = {name: value for name, value in arguments.items() if name not in _HOW_NOT_WHAT}
+    maker = f"{function.__module__}.{function.__qualname__}"
+    algorithm = getattr(sys.modules[function.__module__], "ALGORITHM_VERSION", 1)
     key = content_key(
         analysis,
-        f"{function.__module__}.{function.__qualname__}",
-        getattr(sys.modules[function.__module__], "ALGORITHM_VERSION", 1),
+        maker,
+        algorithm,
         dict(about or {}),
         {name: _identity(value) for name, value in inputs.items()},
     )
@@ -74,13 +101,15 @@ def cached(
     history["device"] = str(resolve_device(arguments.get("device", "auto")))
     history["seed"] = arguments.get("seed")
     history["dtype"] = {name: str(variable.dtype) for name, variable in result.data_vars.items()}
-    parameters = {name: _readable(value) for name, value in inputs.items()}
+    parameters = {name: readable(value) for name, value in inputs.items()}
+    history |= {"function": maker, "algorithm_version": algorithm, "arguments": parameters}
     result = result.assign_attrs(
         analysis=analysis,
         key=key,
         parameters=json.dumps({**parameters, **(about or {})}),
         provenance=json.dumps(history),
     )
+    result = _sealed(result)
     save(result)
     return result
 
@@ -106,6 +135,14 @@ def save(result: xr.Dataset, analysis: str | None = None, **parameters) -> Path:
     ------
     StorageError
         When the folder cannot be written or the disk is full.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="log-mel")
+    >>> path.parent.name, path.suffix
+    ('demo', '.nc')
     """
     analysis = analysis or result.attrs.get("analysis")
     if not analysis:
@@ -120,7 +157,7 @@ def save(result: xr.Dataset, analysis: str | None = None, **parameters) -> Path:
         )
     path = _path(analysis, result.attrs["key"])
     with atomic_path(path) as temporary:
-        result.to_netcdf(temporary, engine="h5netcdf")
+        _sealed(result).to_netcdf(temporary, engine="h5netcdf")
     return path
 
 
@@ -132,24 +169,66 @@ def open(analysis: str, key: str) -> xr.Dataset:
     UnknownNameError
         When there is no such result.
     DataError
-        When the file is not readable.
+        When the file is not readable, or was changed after it was written.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="mfcc")
+    >>> results.open("demo", path.stem)["score"].values
+    array([0.1, 0.3])
     """
     path = _path(analysis, key)
     if not path.is_file():
-        known = [file.stem for file in path.parent.glob(_FINISHED)]
+        known = [file.stem for file in path.parent.glob(FINISHED)]
         raise UnknownNameError(f"{analysis} result", key, known)
+    return read(path)
+
+
+def read(path: Path) -> xr.Dataset:
+    """Read a result file, of this store or another.
+
+    Raises
+    ------
+    DataError
+        When the file is not readable, or was changed after it was written.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="mfcc")
+    >>> results.read(path)["score"].values
+    array([0.1, 0.3])
+    """
     try:
         with xr.open_dataset(path, engine="h5netcdf") as stored:
-            return stored.load()
+            result = stored.load()
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
             f"{path} is not a readable result ({error}). Remove it and run again."
         ) from error
+    if result.attrs.get("digest", "") not in ("", _digest(result)):
+        raise DataError(
+            f"{path} was changed after it was written: its content does not have its digest. "
+            "Remove it and run again."
+        )
+    return result
 
 
 def analyses() -> list[str]:
-    """Names of the analyses that have results in the store."""
-    return sorted({file.parent.name for file in results_dir().glob(f"*/{_FINISHED}")})
+    """Names of the analyses that have results in the store.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.5])}), "demo", model="log-mel")
+    >>> results.analyses()
+    ['demo']
+    """
+    return sorted({file.parent.name for file in results_dir().glob(f"*/{FINISHED}")})
 
 
 def load(analysis: str, **filters) -> pd.DataFrame:
@@ -167,11 +246,20 @@ def load(analysis: str, **filters) -> pd.DataFrame:
     DataFrame
         A row per result: its parameters, ``key``, ``created``, ``wall_seconds``, the mean of its
         ``score`` where it has one, and ``path``. :func:`open` gives the result itself.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="log-mel")
+    >>> table = results.load("demo", model="log-mel")
+    >>> table["model"].tolist(), table["key"].tolist() == [path.stem]
+    (['log-mel'], True)
     """
     if analysis not in analyses():
         raise UnknownNameError("analysis in the result store", analysis, analyses())
     rows = []
-    for path in sorted((results_dir() / analysis).glob(_FINISHED)):
+    for path in sorted((results_dir() / analysis).glob(FINISHED)):
         stored = open(analysis, path.stem)
         row = json.loads(stored.attrs["parameters"])
         if any(row.get(name) != value for name, value in filters.items()):
@@ -186,7 +274,14 @@ def load(analysis: str, **filters) -> pd.DataFrame:
 
 
 def provenance(wall_seconds: float | None = None) -> dict:
-    """How a result comes about here and now: versions, machine, commit, time, memory."""
+    """How a result comes about here and now: versions, machine, commit, time, memory.
+
+    Examples
+    --------
+    >>> from analysis_lib import results
+    >>> sorted(results.provenance())
+    ['commit', 'created', 'peak_memory_gb', 'platform', 'python', 'versions', 'wall_seconds']
+    """
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "wall_seconds": wall_seconds and round(wall_seconds, 3),
@@ -218,6 +313,22 @@ def _path(analysis: str, key: str) -> Path:
     return results_dir() / analysis / f"{key}.nc"
 
 
+def _sealed(result: xr.Dataset) -> xr.Dataset:
+    """Write the digest of a result's content into it."""
+    return result.assign_attrs(digest=_digest(result))
+
+
+def _digest(result: xr.Dataset) -> str:
+    """Digest of all values, names and history, the same before writing and after reading."""
+    content = {}
+    for name, variable in result.variables.items():
+        values = variable.values
+        if values.dtype.kind not in "biufc":  # text comes back from a file as another type
+            values = [str(value) for value in values.ravel()]
+        content[str(name)] = [list(map(str, variable.dims)), list(variable.shape), values]
+    return content_key(content, {name: result.attrs.get(name) for name in _SEALED})
+
+
 def _identity(value: object) -> object:
     """Reduce an input to what enters the key."""
     if isinstance(value, Features):
@@ -232,12 +343,20 @@ def _identity(value: object) -> object:
     return value
 
 
-def _readable(value: object) -> object:
-    """Reduce an input to what is stored for people to read and filter by."""
+def readable(value: object) -> object:
+    """Reduce an input to what is stored with a result: its value, or the key of its content.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import results
+    >>> results.readable({"model": "mfcc", "folds": np.array([0, 1])})
+    {'model': 'mfcc', 'folds': 'bb97fa6868eb3bac9fd4ded4'}
+    """
     if isinstance(value, (Features, Task)):
         return _identity(value)
     if isinstance(value, (xr.DataArray, np.ndarray)):
         return content_key(_identity(value))
     if isinstance(value, Mapping):
-        return {str(name): _readable(item) for name, item in value.items()}
+        return {str(name): readable(item) for name, item in value.items()}
     return value

@@ -65,6 +65,16 @@ def correlate(
     ------
     DataError
         When lengths differ, or fewer than 4 pairs are left, or either does not vary.
+
+    Examples
+    --------
+    >>> from analysis_lib import stats
+    >>> size, score = [1, 2, 3, 4, 5, 6], [1.1, 1.9, 3.2, 3.9, 5.1, 6.2]
+    >>> result = stats.correlate(size, score, groups=list("aabbcc"), n_boot=200)
+    >>> result["r"].sel(kind="pearson").round(3).item()
+    0.998
+    >>> dict(result["r_without"].sizes)
+    {'kind': 2, 'group': 3}
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     labels = np.arange(len(x)) if groups is None else np.asarray(groups).astype(str)
@@ -124,6 +134,17 @@ def partial_correlation(
     ------
     DataError
         When lengths differ, too few rows are left, or the controls explain either in full.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import stats
+    >>> rng = np.random.default_rng(0)
+    >>> size = rng.standard_normal(200)
+    >>> x, y = size + rng.standard_normal(200), size + rng.standard_normal(200)
+    >>> r, p = stats.partial_correlation(x, y, size)
+    >>> bool(abs(r) < np.corrcoef(x, y)[0, 1])
+    True
     """
     controls = np.asarray(controls, dtype=float)
     controls = controls[:, None] if controls.ndim == 1 else controls
@@ -168,6 +189,14 @@ def bootstrap_interval(
     -------
     low, high : float
         NaN with fewer than two values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import stats
+    >>> low, high = stats.bootstrap_interval(np.arange(20.0), n_boot=500)
+    >>> low < 9.5 < high
+    True
     """
     values = np.asarray(values, dtype=float).ravel()
     values = values[np.isfinite(values)]
@@ -180,7 +209,16 @@ def bootstrap_interval(
 
 
 def standard_error(values: xr.DataArray, dim: str = "subject") -> xr.DataArray:
-    """Estimate the standard error of a mean, with n - 1 in the variance; NaN is left out."""
+    """Estimate the standard error of a mean, with n - 1 in the variance; NaN is left out.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import stats
+    >>> scores = xr.DataArray([0.1, 0.2, 0.3, 0.4], dims="subject")
+    >>> stats.standard_error(scores).round(4).item()
+    0.0645
+    """
     n = values.notnull().sum(dim)
     return values.std(dim, ddof=1) / np.sqrt(n.where(n > 1))
 
@@ -204,6 +242,16 @@ def within_subject_error(
     ------
     ParameterError
         With fewer than two conditions: there is then nothing within subjects.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import stats
+    >>> scores = xr.DataArray([[0.1, 0.3], [0.5, 0.6], [0.7, 0.9]], dims=("subject", "model"))
+    >>> stats.within_subject_error(scores).values.round(3)
+    array([0.024, 0.024])
+    >>> stats.standard_error(scores).values.round(3)
+    array([0.176, 0.173])
     """
     n_conditions = values.sizes.get(condition, 1)
     if n_conditions < 2:
@@ -227,6 +275,14 @@ def adjust_p_values(p_values: np.ndarray, method: str = "benjamini-hochberg") ->
     Returns
     -------
     array of the same shape
+
+    Examples
+    --------
+    >>> from analysis_lib import stats
+    >>> stats.adjust_p_values([0.01, 0.02, 0.5]).round(3)
+    array([0.03, 0.03, 0.5 ])
+    >>> stats.adjust_p_values([0.01, 0.02, 0.5], "holm").round(3)
+    array([0.03, 0.04, 0.5 ])
     """
     if method not in CORRECTIONS:
         raise UnknownNameError("correction", method, CORRECTIONS)
@@ -257,6 +313,18 @@ def region_contrasts(
     DataFrame
         Per other region: mean position there and in the reference, Wilcoxon's signed-rank
         ``statistic``, ``p_value`` (two-sided), ``p_adjusted`` (Benjamini-Hochberg) and ``n``.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from analysis_lib import stats
+    >>> depth = xr.DataArray(
+    ...     np.linspace([0.2, 0.6], [0.4, 0.9], 8),
+    ...     dims=("model", "roi"),
+    ...     coords={"roi": ["Primary", "Lateral"]},
+    ... )
+    >>> stats.region_contrasts(depth)["p_value"].round(4).tolist()
+    [0.0078]
     """
     regions = [str(roi) for roi in positions["roi"].values]
     if reference not in regions:
@@ -300,6 +368,14 @@ def effective_dimensionality(x: np.ndarray | xr.DataArray, standardize: bool = F
         (Σλ)² / Σλ² of the covariance between sounds' patterns, which is centred over sounds and
         over units (Tuckute et al. 2023): 1 if one direction holds all variance, at most
         ``n_sounds - 1``; NaN if nothing varies.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import stats
+    >>> line = np.outer(np.arange(5), [1, 2, 3])
+    >>> round(stats.effective_dimensionality(line), 3)
+    1.0
     """
     x = np.asarray(x, dtype=np.float64)
     x = x[:, np.isfinite(x).all(axis=0)]

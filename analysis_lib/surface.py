@@ -66,6 +66,21 @@ def group_component_map(folder: Path, component: str) -> dict[str, np.ndarray]:
     References
     ----------
     Norman-Haignere, Kanwisher & McDermott (2015), Neuron.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import nibabel, numpy as np
+    >>> from analysis_lib import surface
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> maps = folder / "component-weight-significances" / "group"
+    >>> maps.mkdir(parents=True)
+    >>> everywhere = np.ones((163842, 1, 1), "f4")
+    >>> for side in ("lh", "rh"):
+    ...     nibabel.save(nibabel.MGHImage(everywhere, np.eye(4)), maps / f"{side}.comp5.mgz")
+    ...
+    >>> surface.group_component_map(folder, "Speech")["left"].shape
+    (10242,)
     """
     if component not in COMPONENT_NUMBERS:
         raise UnknownNameError("component", component, COMPONENT_NUMBERS)
@@ -102,6 +117,15 @@ def voxels_to_vertices(
     Returns
     -------
     array of shape (n_vertices,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import surface
+    >>> xy = np.array([[0.0, 0.0], [2.0, 0.0]])
+    >>> vertices = np.array([[0.1, 0.0], [1.8, 0.0], [9.0, 9.0]])
+    >>> surface.voxels_to_vertices(np.array([0.3, 0.7]), xy, vertices)
+    array([0.3, 0.7, nan])
     """
     values, xy = np.asarray(values, dtype=float), np.asarray(xy, dtype=float)
     known = np.isfinite(values)
@@ -140,6 +164,17 @@ def flat_grid(
     ------
     DataError
         When coordinates are missing, or no voxel lies in the hemisphere.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from analysis_lib import surface
+    >>> places = {"x": [0.0, 2.0, 0.0, 2.0], "y": [0.0, 0.0, 2.0, 2.0], "hemisphere": ["lh"] * 4}
+    >>> coords = {name: ("target", values) for name, values in places.items()}
+    >>> values = xr.DataArray([0.1, 0.2, 0.3, 0.4], dims="target", coords=coords)
+    >>> surface.flat_grid(values, "lh").values
+    array([[0.1, 0.2],
+           [0.3, 0.4]])
     """
     _require_places(values)
     here = values[(values["hemisphere"] == hemisphere).values]
@@ -188,6 +223,15 @@ def plot_flat_grid(
     Returns
     -------
     list of matplotlib axes
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from analysis_lib import surface
+    >>> places = {"x": [0.0, 2.0, 0.0, 2.0], "y": [0.0, 0.0, 2.0, 2.0], "hemisphere": ["lh"] * 4}
+    >>> coords = {name: ("target", values) for name, values in places.items()}
+    >>> values = xr.DataArray([0.1, 0.2, 0.3, 0.4], dims="target", coords=coords)
+    >>> (ax,) = surface.plot_flat_grid(values, label="R²", outlines=False)
     """
     import matplotlib.pyplot as plt
 
@@ -254,6 +298,15 @@ def plot_surface(
     Returns
     -------
     list of matplotlib axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import surface
+    >>> patch = np.where(np.arange(10242) < 200, 1.0, np.nan)
+    >>> axes = surface.plot_surface({"left": patch, "right": patch}, label="R²")
+    >>> len(axes)
+    2
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt

@@ -48,6 +48,25 @@ class Training:
         ``seconds``, the objective's metrics, and ``validation_<name>`` where it was evaluated.
     checkpoints : dict of int to Path
         Weights by step.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from analysis_lib import training
+    >>> class Mean(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.value = torch.nn.Parameter(torch.zeros(()))
+    ...
+    ...     def forward(self, x):
+    ...         return ((x - self.value) ** 2).sum(), torch.tensor(float(len(x))), {}
+    ...
+    >>> mean, ones = Mean(), (torch.ones(4),)
+    >>> sgd, folder = torch.optim.SGD(mean.parameters(), lr=0.1), tempfile.mkdtemp()
+    >>> run = training.fit(mean, lambda *_: ones, sgd, folder, n_steps=3, progress=False)
+    >>> run.history["loss"].round(2).tolist()
+    [nan, 1.0, 0.64, 0.41]
     """
 
     folder: Path
@@ -59,6 +78,12 @@ def log_spaced_steps(last: int, n: int, first: int = 1) -> list[int]:
     """Space steps in equal ratios: 0, then ``n`` numbers from ``first`` to ``last``.
 
     Rounding makes small numbers meet, so that there may be fewer.
+
+    Examples
+    --------
+    >>> from analysis_lib import training
+    >>> training.log_spaced_steps(1000, 4)
+    [0, 1, 10, 100, 1000]
     """
     if not 1 <= first <= last or n < 1:
         raise ParameterError(
@@ -68,7 +93,19 @@ def log_spaced_steps(last: int, n: int, first: int = 1) -> list[int]:
 
 
 def checkpoints(folder: str | Path) -> dict[int, Path]:
-    """Weights in a run's folder, by step: those whose writing was finished."""
+    """Weights in a run's folder, by step: those whose writing was finished.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from analysis_lib import training
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for suffix in (".safetensors", ".state.pt"):
+    ...     (folder / f"step-00000100{suffix}").touch()
+    ...
+    >>> {step: path.name for step, path in training.checkpoints(folder).items()}
+    {100: 'step-00000100.safetensors'}
+    """
     found = {}
     for path in sorted(Path(folder).glob("step-*.safetensors")):
         match = _NAME.fullmatch(path.name)
@@ -168,6 +205,29 @@ def fit(
         the last good checkpoint.
     ParameterError
         When the folder is another run's, or ``resume_from`` was not saved.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from analysis_lib import training
+    >>> class Slope(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.slope = torch.nn.Parameter(torch.zeros(1))
+    ...
+    ...     def forward(self, x):
+    ...         error = (self.slope * x - 2 * x) ** 2
+    ...         return error.sum(), torch.tensor(float(len(x))), {}
+    ...
+    >>> def batch_of(step, part, n_parts):
+    ...     return (torch.arange(1.0, 5.0)[part::n_parts],)
+    ...
+    >>> line, folder = Slope(), tempfile.mkdtemp()
+    >>> sgd = torch.optim.SGD(line.parameters(), lr=0.05)
+    >>> run = training.fit(line, batch_of, sgd, folder, n_steps=20, device="cpu", progress=False)
+    >>> round(line.slope.item(), 2), sorted(run.checkpoints)
+    (2.0, [20])
     """
     folder = Path(folder)
     if precision not in PRECISIONS:

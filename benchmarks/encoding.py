@@ -15,9 +15,7 @@ Side by side in one run, medians of several repetitions:
 import argparse
 import json
 import platform
-import resource
 import statistics
-import time
 import warnings
 from pathlib import Path
 
@@ -28,9 +26,10 @@ from himalaya.backend import set_backend
 from himalaya.kernel_ridge import KernelRidgeCV
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import PredefinedSplit
+from timing import alone
 
 from analysis_lib import encoding, figures
-from analysis_lib.device import resolve_device
+from analysis_lib.device import peak_memory, resolve_device
 
 matplotlib.use("Agg")
 N_SOUNDS, N_FOLDS = 165, 5
@@ -104,29 +103,16 @@ def floor(n_layers, n_voxels, device, block=1024):
         torch.mm(hats, responses, out=out)
 
 
-def seconds(function, device, repeats):
-    """Median wall time of a call, in seconds."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def growth(device):
     """Measure cost against the number of voxels, layers and penalties."""
     layers, y, folds = make_data(12, 4096)
 
     def cost(n_voxels=2048, n_layers=12, alphas=ALPHAS, extend="greedy"):
         some = dict(list(layers.items())[:n_layers])
-        return seconds(
+        return alone(
             lambda: encoding.nested_cv_ridge(some, y[:, :n_voxels], folds, alphas, extend, device),
-            device,
-            3,
-        )
+            device=device,
+        ).median
 
     return {
         "voxels": [(n, cost(n_voxels=n)) for n in (512, 1024, 2048, 4096)],
@@ -165,21 +151,24 @@ def main():
     def run():
         encoding.nested_cv_ridge(layers, y, folds, device=device)
 
+    def seconds(function, repeats=1):
+        return alone(function, repeats, device).median
+
     run()
-    ours = seconds(run, device, options.repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    bare = seconds(lambda: floor(len(layers), options.voxels, device), device, options.repeats)
-    ours_again = seconds(run, device, options.repeats)
+    ours = seconds(run, options.repeats)
+    peak = peak_memory(device) / 1e9
+    bare = seconds(lambda: floor(len(layers), options.voxels, device), options.repeats)
+    ours_again = seconds(run, options.repeats)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="sklearn")  # ill-conditioned fits, as published
     sampled = np.linspace(0, options.voxels - 1, options.sample).astype(int)
-    loop = seconds(lambda: [per_voxel(layers, y[:, v], folds) for v in sampled], device, 1)
+    loop = seconds(lambda: [per_voxel(layers, y[:, v], folds) for v in sampled])
     loop *= options.voxels / options.sample
     torch.set_num_threads(threads)
-    numpy_backend = seconds(lambda: himalaya_grid(layers, y, folds, "numpy"), device, 1)
+    numpy_backend = seconds(lambda: himalaya_grid(layers, y, folds, "numpy"))
     torch_backend = "torch_cuda" if device.type == "cuda" else "torch"
-    other = seconds(lambda: himalaya_grid(layers, y, folds, torch_backend), device, 1)
+    other = seconds(lambda: himalaya_grid(layers, y, folds, torch_backend))
     best = min(ours, ours_again)
     report = {
         "machine": f"{platform.machine()}, {threads} threads, {device}",

@@ -19,11 +19,11 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from timing import in_turns
 
 from analysis_lib import extraction, models
 from analysis_lib.data import Sounds
@@ -41,18 +41,6 @@ def make_sounds(n_sounds, rate, seed=0):
     rng = np.random.default_rng(seed)
     waves = rng.uniform(-0.5, 0.5, (n_sounds, round(SECONDS * rate))).astype("f4")
     return Sounds([f"sound{i:05d}" for i in range(n_sounds)], list(waves), None, rate)
-
-
-def seconds(function, device, repeats):
-    """Wall times of a call, in seconds."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return times
 
 
 def compare(name, n_sounds, batch_size, device, repeats):
@@ -74,9 +62,9 @@ def compare(name, n_sounds, batch_size, device, repeats):
             os.environ["BRAINBOOK_CACHE"] = cache
             extraction.extract(model, sounds, batch_size=batch_size)
 
-    bare(), ours()
-    pairs = [(seconds(bare, device, 1)[0], seconds(ours, device, 1)[0]) for _ in range(repeats)]
-    bare_seconds, our_seconds = (statistics.median(times) for times in zip(*pairs, strict=True))
+    timings = in_turns(bare, ours, repeats=repeats, device=device)
+    bare_seconds, our_seconds = (timing.median for timing in timings)
+    pairs = zip(*(timing.seconds for timing in timings), strict=True)
     return {
         "sounds": n_sounds,
         "batch": batch_size,

@@ -1,24 +1,31 @@
-"""The whole grid of probes at once against one configuration at a time.
+"""The whole grid of probes together against one configuration at a time.
 
-``python benchmarks/probes.py`` prints the ratio of the two by number of clips, measured side by
-side on this machine. The reference is a plain module and optimiser, as one would write it first.
+    OMP_NUM_THREADS=1 python benchmarks/probes.py [--clips 240 2000] [--sizes 5x128] [--repeats 3]
+
+In turns, medians, by number of clips and size of the features:
+
+* plain: a module, batch norm, Adam and a loop over configurations, as one would write it first;
+* ours: ``train_probes`` with the same 16 configurations, seeds and epochs;
+* the floor: the matrix products that both have to do, and nothing else. No probe can be faster
+  than ``plain / floor`` times the plain one.
 """
 
-import time
+import argparse
 
 import numpy as np
 import torch
+from timing import in_turns
 
 from analysis_lib.probes import metrics
-from analysis_lib.probes.training import (
+from analysis_lib.probes.recipe import (
+    BATCH,
     PAPER_GRID,
-    ProbeData,
     dropout_mask,
     epoch_batches,
     epoch_generator,
     initial_parameters,
-    train_probes,
 )
+from analysis_lib.probes.training import ProbeData, train_probes
 
 
 class PlainProbe(torch.nn.Module):
@@ -68,14 +75,17 @@ def train_plainly(data, configuration, seed=0, max_epochs=200, patience=20):
         targets = data.train_targets.argmax(dim=1)
     losses, best, best_epoch, best_state = [], -np.inf, 0, None
     for epoch in range(1, max_epochs + 1):
-        generator = epoch_generator(seed, epoch, torch.device("cpu"))
+        order, *dropouts = (
+            epoch_generator(seed, epoch, torch.device("cpu"), layer)
+            for layer in (None, *range(len(configuration.hidden)))
+        )
         probe.train()
         total = 0.0
-        for rows in epoch_batches(n_train, generator):
+        for rows in epoch_batches(n_train, order):
             x = data.train[:, rows]
             masks = [
-                dropout_mask(width, x.shape[1], generator, dtype).T
-                for width in configuration.hidden
+                dropout_mask(width, x.shape[1], dropout, dtype).T
+                for width, dropout in zip(configuration.hidden, dropouts, strict=True)
             ]
             optimiser.zero_grad()
             loss = loss_of(probe(x, masks), targets[rows])
@@ -117,36 +127,72 @@ def planted(n_clips, n_layers, n_units, n_classes=10, dtype=torch.float32, seed=
     )  # fmt: skip
 
 
-def compare(n_clips, n_layers, n_units, max_epochs):
-    """Seconds of both ways, for the paper's grid."""
-    data = planted(n_clips, n_layers, n_units)
-    start = time.perf_counter()
+def floor(data, n_epochs):
+    """Multiply what has to be multiplied, configuration by configuration, and nothing else.
+
+    Per linear map: output, gradient of the weights, gradient of the input (of the first only
+    where layers are mixed), and the output for the validation clips; into memory that is there.
+    """
+    n_layers, n_train, n_units = data.train.shape
+    batches = [len(rows) for rows in torch.arange(n_train).split(BATCH)]
+    products = []
     for configuration in PAPER_GRID:
-        train_plainly(data, configuration, max_epochs=max_epochs, patience=max_epochs)
-    plain = time.perf_counter() - start
-    start = time.perf_counter()
-    train_probes(data, PAPER_GRID, max_epochs=max_epochs, patience=max_epochs)
-    return plain, time.perf_counter() - start
+        widths = (n_units, *configuration.hidden, data.train_targets.shape[1])
+        for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+            needs_input = i > 0 or n_layers > 1
+            for n in batches:
+                products += [(n_out, n_in, n), (n_out, n, n_in)]
+                products += [(n_in, n_out, n)] * needs_input
+            products.append((n_out, n_in, data.valid.shape[1]))
+    shapes = {side for a, b, c in products for side in ((a, b), (b, c), (a, c))}
+    memory = {shape: torch.rand(shape) for shape in shapes}
+    out = {shape: torch.empty(shape) for shape in shapes}
+
+    def multiply():
+        for _ in range(n_epochs):
+            for a, b, c in products:
+                torch.mm(memory[a, b], memory[b, c], out=out[a, c])
+
+    return multiply
+
+
+def compare(n_clips, n_layers, n_units, n_epochs, repeats):
+    """Seconds per epoch, and the largest difference of the losses, for the paper's grid."""
+    data = planted(n_clips, n_layers, n_units)
+    options = {"max_epochs": n_epochs, "patience": n_epochs}
+    *timings, products = in_turns(
+        lambda: [train_plainly(data, configuration, **options)[0] for configuration in PAPER_GRID],
+        lambda: train_probes(data, PAPER_GRID, **options).train_loss.numpy(),
+        floor(data, n_epochs),
+        repeats=repeats,
+        warm_up=False,
+    )
+    difference = np.abs(np.array(timings[0].result) - timings[1].result).max()
+    return *(timing.median / n_epochs for timing in (*timings, products)), difference
 
 
 def main():
     """Print the table."""
-    print(f"torch threads: {torch.get_num_threads()}")
-    print("clips layers units   one at a time    at once   ratio")
-    for n_clips, n_layers, n_units, n_epochs in (
-        (240, 1, 128, 10),
-        (240, 6, 128, 10),
-        (600, 6, 128, 6),
-        (2000, 6, 128, 3),
-        (5000, 6, 128, 2),
-        (600, 10, 768, 5),
-        (2000, 10, 768, 2),
-    ):
-        plain, batched = compare(n_clips, n_layers, n_units, n_epochs)
-        print(
-            f"{n_clips:5d} {n_layers:6d} {n_units:5d} {plain / n_epochs:10.2f} s/epoch "
-            f"{batched / n_epochs:6.2f} s/epoch {plain / batched:5.1f}"
-        )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, nargs="+", default=[240, 500, 1000, 2000, 4500])
+    parser.add_argument("--sizes", nargs="+", default=["5x64", "5x128", "5x256", "10x768"])
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    print(f"{torch.get_num_threads()} thread(s), the paper's 16 configurations, seconds per epoch")
+    print(
+        "clips  layers x units   plain    ours   floor   plain/ours  plain/floor  ours/floor  loss"
+    )
+    for size in arguments.sizes:
+        n_layers, n_units = map(int, size.split("x"))
+        for n_clips in arguments.clips:
+            n_epochs = max(1, 2400 // n_clips)
+            *seconds, difference = compare(n_clips, n_layers, n_units, n_epochs, arguments.repeats)
+            plain, ours, bare = seconds
+            print(
+                f"{n_clips:5d} {size:>15s} {plain:7.2f} {ours:7.2f} {bare:7.2f}"
+                f"{plain / ours:13.2f}{plain / bare:13.2f}{ours / bare:12.2f}  {difference:.0e}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

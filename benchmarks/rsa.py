@@ -16,8 +16,6 @@ What is slow is timed on a few draws and given per subject, layer and draw. One 
 import argparse
 import contextlib
 import io
-import statistics
-import time
 import warnings
 
 import numpy as np
@@ -26,6 +24,7 @@ import scipy.stats
 import torch
 import xarray as xr
 from threadpoolctl import threadpool_limits
+from timing import alone, in_turns
 
 from analysis_lib import rsa
 
@@ -67,16 +66,6 @@ def select_plainly(layers, brain, folds):
     return scipy.stats.spearmanr(target[UPPER], composite[UPPER])[0]
 
 
-def median_seconds(function, repetitions=3):
-    """Return the median wall time of several calls, and the last result."""
-    times, result = [], None
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times), result
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--subjects", type=int, default=8)
@@ -100,7 +89,7 @@ def report(arguments):
     comparisons = len(models) * len(targets)
     rng = np.random.default_rng(0)
 
-    setup, _ = median_seconds(lambda: rsa.layerwise(layers, responses, device=device))
+    setup = alone(lambda: rsa.layerwise(layers, responses, device=device)).median
     print(f"{len(targets)} subjects, {len(models)} layers, {N_SOUNDS} sounds")
     print(f"matrices and their comparison, once: {1e3 * setup:.0f} ms")
 
@@ -122,10 +111,11 @@ def report(arguments):
         pairs = pairs[0][differ], pairs[1][differ]
         return [scipy.stats.spearmanr(models[0][pairs], m[pairs])[0] for m in targets]
 
-    total, _ = median_seconds(bootstrap)
+    total, theirs, plain = (
+        timing.median for timing in in_turns(bootstrap, toolbox, scipy_bootstrap, warm_up=False)
+    )
     ours = (total - setup) / arguments.draws / comparisons
-    theirs = median_seconds(toolbox)[0] / arguments.slow_draws / comparisons
-    plain = median_seconds(scipy_bootstrap)[0] / len(targets)
+    theirs, plain = theirs / arguments.slow_draws / comparisons, plain / len(targets)
     show("bootstrap", ours, {"rsatoolbox": theirs, "scipy": plain}, {"rsatoolbox": 40})
 
     def permutation():
@@ -136,17 +126,22 @@ def report(arguments):
         shuffled = [m[np.ix_(order, order)][UPPER] for m in targets]
         return [scipy.stats.spearmanr(models[0][UPPER], m)[0] for m in shuffled]
 
-    ours = (median_seconds(permutation)[0] - setup) / (10 * arguments.draws) / comparisons
-    plain = median_seconds(scipy_permutation)[0] / len(targets)
+    total, plain = (
+        timing.median for timing in in_turns(permutation, scipy_permutation, warm_up=False)
+    )
+    ours = (total - setup) / (10 * arguments.draws) / comparisons
+    plain /= len(targets)
     show("permutation", ours, {"scipy": plain}, {"scipy": 150})
 
     def selection():
         return rsa.cross_validated(layers, responses, folds, "paper", device=device)
 
-    ours, result = median_seconds(selection)
-    plain, score = median_seconds(lambda: select_plainly(layers, brains[0], folds))
-    show("layer selection, per subject", ours / len(targets), {"scipy": plain}, {"scipy": 10})
-    print(f"  difference in score: {abs(float(result['score'][0]) - score):.1e}")
+    ours, plain = in_turns(
+        selection, lambda: select_plainly(layers, brains[0], folds), warm_up=False
+    )
+    seconds = ours.median / len(targets)
+    show("layer selection, per subject", seconds, {"scipy": plain.median}, {"scipy": 10})
+    print(f"  difference in score: {abs(float(ours.result['score'][0]) - plain.result):.1e}")
 
 
 def show(name, ours, others, wanted):

@@ -9,12 +9,11 @@ printed, and the largest difference between the results.
 """
 
 import argparse
-import statistics
-import time
 from functools import partial
 
 import numpy as np
 import torch
+from timing import in_turns
 
 from analysis_lib import models
 from analysis_lib.device import resolve_device
@@ -91,20 +90,6 @@ def modulation_filter(scale, rate, sign):
     return plane
 
 
-def median_seconds(functions, repeats, device):
-    """Median time of each function, taken in turns so that all meet the same machine."""
-    times = [[] for _ in functions]
-    for turn in range(repeats + 1):
-        for function, measured in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:  # the first is a warm-up
-                measured.append(time.perf_counter() - start)
-    return [statistics.median(measured) for measured in times]
-
-
 @torch.inference_mode()
 def main():
     """Measure and print."""
@@ -132,9 +117,11 @@ def main():
     print(f"one sound of 2 s, {device}, {torch.get_num_threads()} thread(s), medians in ms")
     print(f"{'':18s}{'here':>8s}{'literal':>10s}{'ratio':>7s}{'one by one':>13s}{'ratio':>7s}")
     for part, function in fast.items():
-        here, at_once, one_by_one = median_seconds(
-            [function, partial(slow[part], 111), partial(slow[part], 1)], arguments.repeats, device
-        )
+        timings = in_turns(
+            function, partial(slow[part], 111), partial(slow[part], 1),
+            repeats=arguments.repeats, device=device,
+        )  # fmt: skip
+        here, at_once, one_by_one = (timing.median for timing in timings)
         print(
             f"{part:18s}{1e3 * here:8.0f}{1e3 * at_once:10.0f}{at_once / here:6.1f}x"
             f"{1e3 * one_by_one:13.0f}{one_by_one / here:6.1f}x"

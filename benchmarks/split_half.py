@@ -14,13 +14,12 @@ limited to one, with which the per-voxel loop is fastest.
 """
 
 import argparse
-import statistics
-import time
 
 import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
+from timing import in_turns
 
 from analysis_lib.data.splits import tuckute_splits
 from analysis_lib.encoding.split_half import TUCKUTE_ALPHAS, split_half_ridge
@@ -36,16 +35,6 @@ def make_data(n_units, n_targets, seed=0):
     signal = x @ rng.standard_normal((n_units, n_targets))
     noise = rng.uniform(0.3, 2, n_targets) * rng.standard_normal(signal.shape)
     return x, signal / signal.std(axis=0) + noise
-
-
-def median_seconds(function, repetitions):
-    """Return the median wall time of several calls, and the last result."""
-    times, result = [], None
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times), result
 
 
 def main():
@@ -74,13 +63,14 @@ def main():
 
     ours()  # the first call loads libraries
     with threadpool_limits(1):
-        fast, result = median_seconds(ours, arguments.repetitions)
-        slow, _ = median_seconds(one_by_one, arguments.repetitions)
-        multi, alphas = median_seconds(all_at_once, arguments.repetitions)
+        timings = in_turns(
+            ours, one_by_one, all_at_once, repeats=arguments.repetitions, warm_up=False
+        )
+    fast, slow, multi = (timing.median for timing in timings)
     fast /= len(splits)
     slow *= arguments.targets / arguments.sample
 
-    chosen = result.isel(layer=0, split=0)
+    chosen, alphas = timings[0].result.isel(layer=0, split=0), timings[2].result
     finite = ~chosen["mean_only"].values
     same = np.isclose(chosen["alpha"].values, alphas, rtol=1e-6)[finite].mean()
     print(f"{arguments.targets} targets, {arguments.units} units, one split, 100 penalties")

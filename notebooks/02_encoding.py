@@ -170,8 +170,8 @@ if cortical_maps:
         look = {"cmap": "RdBu_r", "limits": (-10, 10), "threshold": 1.3}
         surface.plot_surface(values, axes, label="signed -log10 p", **look)
         panel.suptitle(component)
-else:
-    scored = responses[voxels].isel(sound=0, repetition=0, drop=True)
+elif "x" in responses[voxels].coords:
+    scored = responses[voxels].isel(sound=0, repetition=0, drop=True, missing_dims="ignore")
     scored = scored.copy(data=encoded[voxels, models[0]]["score"].data)
     surface.plot_flat_grid(scored, label=f"R² of {figures.label(models[0])}")
 

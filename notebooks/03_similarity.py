@@ -102,8 +102,10 @@ for model in models[-3:]:
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Dissimilarity matrices of the brain (mean over subjects) and of the last layer of three models. Colour is the rank of a pair's dissimilarity among all pairs, from alike (dark) to different (bright). Sounds are sorted by category.", "name": "fig-rdms"}, "image": {"alt": "Four square matrices with blocks along the diagonal."}}
 fig, axes = plt.subplots(2, 2, figsize=(9, 8.4))
-for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
+for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
     figures.plot_rdm(matrix, categories, title, ax)
+for ax in axes.flat[len(matrices) :]:
+    ax.remove()
 
 # %% [markdown]
 # The same distances as a map: sounds that the brain (left) or a model (right) finds alike lie near
@@ -302,7 +304,8 @@ depth = encoding.best_layer_position(scored)
 if "x" in depth.coords:
     axes = surface.plot_flat_grid(depth, label=f"Depth in {figures.label(deepest)}")
 else:
-    kinds = depth["dominant_component"].to_series().rename("component")
+    known = "dominant_component" if "dominant_component" in depth.coords else "roi"
+    kinds = depth[known].to_series().rename("component")
     shares = pd.crosstab(kinds, depth.to_series().round(2).rename("depth"), normalize="index")
     ax = figures.plot_layer_choice(shares)
     label = ax.set_xlabel(f"Depth in {figures.label(deepest)}")

@@ -76,23 +76,28 @@ device: str = "auto"  # where to compute: auto, cpu, cuda or mps
 # blind: the network that learns everything at once was given more steps after its score on the
 # digits had been seen, so that its place there is a little too good. The demo makes do
 # with five representations and trains none: enough to draw this page, too few to find anything.
-# (The cochlear models of the first chapter take minutes over clips of hundreds of lengths, and are
-# left out of `natsound`; name them in `models` to have them.)
 
 # %%
 for name in sorted(set(models) & set(light_zoo.RECIPES)):
     light_zoo.train(name)
-loaded = {name: zoo.load(name, device=device) for name in models}
-family = pd.Series({name: model.card.kind for name, model in loaded.items()})
-n_parameters = {
-    name: sum(weights.numel() for weights in model.network.parameters())
-    for name, model in loaded.items()
-}
+cards = {name: zoo.card(name) for name in models}
+family = pd.Series(
+    {name: card.family if card.kind == "published" else card.kind for name, card in cards.items()}
+)
+
+
+def size_of(card):
+    """Count parameters; loads the network where the card does not know."""
+    if card.parameters is not None:
+        return card.parameters
+    return sum(weights.numel() for weights in zoo.load(card.name).network.parameters())
+
+
 card_table = pd.DataFrame(
     {
         "Kind": family,
-        "Parameters": n_parameters,
-        "Layers": {name: len(model.layers) for name, model in loaded.items()},
+        "Parameters": {name: size_of(card) for name, card in cards.items()},
+        "Layers": {name: len(card.layers) for name, card in cards.items()},
     }
 )
 card_table.rename(index=figures.label).style.format({"Parameters": "{:,}"})
@@ -131,7 +136,7 @@ probed = {
 }
 for name, task in all_tasks.items():
     print(f"{name}: {len(task.clips)} clips, {len(task.vocabulary)} classes, {task.metrics[0]}")
-    print(f"    {task.metadata['licence']}")
+    print(f"    {task.metadata.get('licence', 'licence: see where the task comes from')}")
 
 # %% [markdown]
 # The global score of a model is the mean over tasks of its *z* scores,

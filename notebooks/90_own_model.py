@@ -176,6 +176,11 @@ except ParameterError as error:
 # | is not finite for sound … | NaN or infinity came out for that sound: silence divided by its level, most of the time |
 # | would not fit in memory | a long sound, weighed before it was run: cut it, or ask for fewer layers |
 #
+# Further messages are in the [guide on troubleshooting](../guides/troubleshooting.md). Weights of
+# your own for a network that the book knows need no file at all:
+# [bring your own checkpoints](../guides/checkpoints.md). When others should load your model by
+# name, [contribute it](../guides/contribute_model.md).
+#
 # A score is only as good as what it is compared with. Beside your model, run its untrained twin
 # and a hand-made representation such as log-mel: much of what a network explains, its architecture
 # and its front end explain too.

@@ -10,13 +10,15 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from analysis_lib import execution
+from analysis_lib import execution, rendering
 from analysis_lib.paths import project_root
 
 ROOT = project_root()
 HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+CHAPTERS = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
+SECTIONS = [section for chapter in CHAPTERS for section in chapter.get("sections", ())]
+PAGES = [TOC["root"], *(entry["file"] for entry in [*CHAPTERS, *SECTIONS])]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,7 +27,7 @@ def built():
     stamp = HTML / ".content-key"
     if not stamp.is_file():
         pytest.skip("the book is not built: run make book")
-    if stamp.read_text() != execution._pages_key(ROOT):
+    if stamp.read_text() != rendering.pages_key():
         pytest.skip("the book was built from other pages: run make book")
 
 

@@ -170,6 +170,17 @@ def test_a_change_of_the_package_is_noticed(executed, monkeypatch):
     assert len(executed) == 2
 
 
+def test_a_change_of_a_file_that_a_parameter_names_is_noticed(executed, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def model(): pass")
+    for n_executed in (1, 1):
+        execution.run("tiny", {"models": ["log-mel", f"{mine}:model"]})
+        assert len(executed) == n_executed
+    mine.write_text("def model(): return 1")
+    execution.run("tiny", {"models": ["log-mel", f"{mine}:model"]})
+    assert len(executed) == 2
+
+
 def test_where_the_executed_chapter_goes(executed, tmp_path):
     assert execution.run("tiny").parent == results_dir() / "chapters"
     target = tmp_path / "elsewhere" / "mine.ipynb"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis_lib.data import fetch
+from analysis_lib.data import download, fetch
 from analysis_lib.errors import ChecksumError, MissingDataError, StorageError, UnknownNameError
 from analysis_lib.paths import cache_dir
 
@@ -167,7 +167,7 @@ def test_a_file_other_than_the_registered_one_is_not_kept(web):
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
 def test_an_interrupted_download_goes_on(web, monkeypatch, ranges):
-    monkeypatch.setattr(fetch, "_BLOCK", 100)
+    monkeypatch.setattr(download, "_BLOCK", 100)
     web.break_off = 1000
     with pytest.raises(MissingDataError, match="low.wav"):
         fetch.path("tones", "tones/low.wav")
@@ -266,7 +266,7 @@ def test_a_full_disk_during_a_download(web, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fetch._ResumingDownloader, "_append", full)
+    monkeypatch.setattr(download._ResumingDownloader, "_append", full)
     with pytest.raises(StorageError, match="the disk is full: .*low.wav could not be written"):
         fetch.path("tones", "tones/low.wav")
 
@@ -278,8 +278,79 @@ def test_an_unpinned_file_has_its_checksum_recorded_and_is_held_to_it(web):
     assert recorded == {"extra/low.wav": hashlib.sha256(FILES["tones/low.wav"]).hexdigest()}
     assert fetch.fetch_url("extra", "low.wav", url) == file
     file.write_bytes(b"something else")
-    with pytest.raises(ChecksumError, match=r"differs from the checksum recorded when it first"):
+    assert fetch.fetch_url("extra", "low.wav", url).read_bytes() == FILES["tones/low.wav"]
+    aside = file.with_name("low.wav.mismatch")
+    assert aside.read_bytes() == b"something else"
+    file.write_bytes(b"again something else")
+    web.files["tones/low.wav"] = b"changed at the source"
+    with pytest.raises(ChecksumError, match=r"another low.wav than before.*recorded when it first"):
         fetch.fetch_url("extra", "low.wav", url)
+    assert not file.exists() and aside.read_bytes() == b"changed at the source"
+
+
+def test_a_wrong_file_put_by_hand_is_set_aside():
+    right = hashlib.sha256(b"right").hexdigest()
+    file = cache_dir("data", "extra", "net.pt")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"wrong")
+    with pytest.raises(ChecksumError, match=r"registered .* set aside as net.pt.mismatch"):
+        fetch.fetch_url("extra", "net.pt", "", right)
+    assert not file.exists()
+    file.write_bytes(b"right")
+    assert fetch.fetch_url("extra", "net.pt", "", right) == file
+
+
+@pytest.fixture
+def hub(web, monkeypatch):
+    """A repository whose files lie in folders."""
+    monkeypatch.setattr(fetch, "_HUB", web.url)
+
+    def offer(*paths):
+        listing = [{"type": "directory", "path": "models"}]
+        listing += [{"type": "file", "path": path} for path in paths]
+        body = json.dumps(listing).encode()
+        web.files["api/models/a/nets/tree/main?recursive=true"] = body
+        web.files |= {f"a/nets/resolve/main/{path}": path.encode() for path in paths}
+        return f"{web.url}/a/nets"
+
+    return offer
+
+
+def fetched(source):
+    return fetch.fetch_checkpoint("net", "net.pt", source, "", "", 0)
+
+
+def test_a_checkpoint_is_found_in_a_folder_of_its_repository(hub, web):
+    source = hub("models/large/net.pt", "models/other-net.pt")
+    file = fetched(source)
+    assert file == cache_dir("data", "models/net", "net.pt")
+    assert file.read_bytes() == b"models/large/net.pt"
+    n_requests = len(web.requests)
+    assert fetched(source) == file and len(web.requests) == n_requests
+
+
+def test_a_checkpoint_at_the_root_needs_no_list(hub, web):
+    assert fetched(hub("net.pt", "old/net.pt")).read_bytes() == b"net.pt"
+    assert not any(name.startswith("api/") for name, _ in web.requests)
+
+
+@pytest.mark.parametrize(
+    "paths, message",
+    [
+        (["other.pt"], r"not at .*/resolve/main/net.pt, and of the other folders .* in none. Put"),
+        (["a/net.pt", "b/net.pt"], r"in several: a/net.pt, b/net.pt. Put the file at"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_told_says_where_it_was_looked_for(hub, paths, message):
+    with pytest.raises(MissingDataError, match=message):
+        fetched(hub(*paths))
+
+
+def test_a_repository_that_cannot_be_listed(web, monkeypatch, caplog):
+    monkeypatch.setattr(fetch, "_HUB", web.url)
+    with pytest.raises(MissingDataError, match="in none. Put the file at"):
+        fetched(f"{web.url}/a/nets")
+    assert "could not be listed" in caplog.text
 
 
 def test_a_pinned_file_in_the_mirror_is_checked(web, mirror):

@@ -138,3 +138,16 @@ def test_text_notebooks_are_written_too(tmp_path, monkeypatch):
     assert nbformat.read(tmp_path / "notebooks" / "a.ipynb", 4).cells[0].source == "n = 3"
     again = papermill.iorw.load_notebook_node("notebooks/a.ipynb")
     assert again.cells[0].metadata.tags == ["parameters"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["paper", "robust"])
+def test_chapter_4_runs_with_every_probe(protocol, tmp_path):
+    parameters = {"protocol": protocol, "tasks": ["demo-scene"], "n_boot": 50}
+    out = execution.run("downstream", parameters, out=tmp_path / "out.ipynb")
+    written = "".join(
+        output.get("text", "")
+        for cell in nbformat.read(out, 4).cells
+        for output in cell.get("outputs", [])
+    )
+    assert "demo-scene: 80 clips" in written

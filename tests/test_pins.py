@@ -21,7 +21,8 @@ LINES = [
 ]
 PINNED = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LINES}
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-DIRECT = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [*PROJECT["dependencies"], *EXTRAS["test"]]
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -49,6 +50,13 @@ def test_every_direct_dependency_is_pinned_within_its_range(dependency):
 def test_what_is_installed_here_is_what_is_pinned(name):
     (pin,) = PINNED[name].specifier
     assert version(name).split("+")[0] == pin.version
+
+
+@pytest.mark.parametrize("dependency", EXTRAS["cluster"])
+def test_what_a_cluster_needs_is_one_exact_version_and_no_pin(dependency):
+    wanted = Requirement(dependency)
+    assert [specifier.operator for specifier in wanted.specifier] == ["=="]
+    assert canonicalize_name(wanted.name) not in PINNED
 
 
 def test_torch_is_pinned_exactly_everywhere():

@@ -14,13 +14,13 @@ from analysis_lib.data import hear
 from analysis_lib.errors import AlignmentError, DataError, ParameterError, UnknownNameError
 from analysis_lib.probes import evaluation as probe_evaluation
 from analysis_lib.probes import events as event_probes
-from analysis_lib.probes.training import (
+from analysis_lib.probes.recipe import (
     PAPER_GRID,
     Configuration,
     epoch_batches,
     epoch_generator,
-    train_probes,
 )
+from analysis_lib.probes.training import train_probes
 
 FAST = Configuration((32,), 1e-2, "xavier_uniform")
 SMALL_GRID = (
@@ -33,10 +33,12 @@ SMALL_GRID = (
 @pytest.fixture(scope="module")
 def plain():
     """The plain one-at-a-time reference."""
-    path = Path(__file__).parents[1] / "benchmarks" / "probes.py"
-    spec = importlib.util.spec_from_file_location("probe_benchmark", path)
+    folder = Path(__file__).parents[1] / "benchmarks"
+    spec = importlib.util.spec_from_file_location("probe_benchmark", folder / "probes.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)  # as when it is run as a script
+        spec.loader.exec_module(module)
     return module
 
 
@@ -86,7 +88,7 @@ def planted_features(task, n_units, separation, n_layers=3, informative=1, seed=
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("n_layers", [1, 3])
 def test_whole_grid_equals_one_at_a_time(plain, n_layers, multilabel):
-    data = plain.planted(200, n_layers, 20, dtype=torch.float64)
+    data = plain.planted(200, n_layers, 20, dtype=torch.float64, noise=1.0)
     data = data.__class__(**{**data.__dict__, "multilabel": multilabel})
     trained = train_probes(data, SMALL_GRID, max_epochs=60, patience=8)
     assert len(set(trained.n_epochs.tolist())) > 1  # some stop before others
@@ -108,6 +110,15 @@ def test_grid_in_single_precision_and_minibatches_equals_one_at_a_time(plain):
         losses, _, _ = plain.train_plainly(data, configuration, max_epochs=5)
         np.testing.assert_allclose(trained.train_loss[i, :5], losses, atol=1e-5)
     np.testing.assert_allclose(together.train_loss[1], trained.train_loss[0], atol=1e-5)
+
+
+def test_the_papers_grid_equals_one_at_a_time(plain):
+    data = plain.planted(100, 2, 12, dtype=torch.float64)
+    trained = train_probes(data, max_epochs=3)
+    for i, configuration in enumerate(PAPER_GRID):
+        losses, score, logits = plain.train_plainly(data, configuration, max_epochs=3)
+        np.testing.assert_allclose(trained.train_loss[i], losses, atol=1e-5)
+        torch.testing.assert_close(trained.test_logits[i], logits, atol=1e-8, rtol=1e-6)
 
 
 def test_no_step_is_left_with_a_single_clip():
@@ -289,3 +300,43 @@ def test_a_model_is_run_over_the_clips_of_a_task():
     features = extraction.extract(models.load("log-mel"), task.sounds())
     again = probes.evaluate(features, task, protocol="linear")
     xr.testing.assert_equal(by_name, again)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "robust"])
+def test_networks_solve_a_generated_task_from_the_features_of_a_model(protocol):
+    task = hear.task("demo-scene")
+    result = probes.evaluate(
+        "log-mel", task, protocol, seeds=[0], grid=SMALL_GRID[:2], max_epochs=40
+    )
+    assert result.attrs["protocol"] == protocol and result.sizes["fold"] == len(task.partitions)
+    assert float(result["mean_score"][0]) > 0.9
+    assert set(result["chosen"].values.flat) <= set(map(str, SMALL_GRID[:2]))
+
+
+def test_results_do_not_depend_on_how_many_are_computed_at_once(plain):
+    data = plain.planted(300, 2, 12, dtype=torch.float64)
+    grid = SMALL_GRID[1:] * 2
+    one, several = (
+        train_probes(data, grid, max_epochs=25, patience=4, n_configurations_batch=size)
+        for size in (1, 3)
+    )
+    assert len(set(one.n_epochs.tolist())) > 1  # stacks go on with some of their members
+    for name in ("n_epochs", "best_epoch", "valid_score"):
+        torch.testing.assert_close(getattr(several, name), getattr(one, name))
+    torch.testing.assert_close(several.train_loss, one.train_loss, equal_nan=True)
+    torch.testing.assert_close(several.test_logits, one.test_logits)
+
+
+def test_a_grid_shared_out_among_threads_gives_the_same(plain):
+    data = plain.planted(300, 2, 12)
+    n_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = train_probes(data, SMALL_GRID, max_epochs=6)
+        torch.set_num_threads(3)
+        shared = train_probes(data, SMALL_GRID, max_epochs=6)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(n_threads)
+    assert torch.equal(alone.train_loss, shared.train_loss)
+    assert torch.equal(alone.test_logits, shared.test_logits)

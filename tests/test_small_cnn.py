@@ -17,7 +17,9 @@ def model():
     return models.load("small-cnn", device="cpu")
 
 
-def test_card_counts_its_parameters(model):
+@pytest.mark.parametrize("name", ["small-cnn", "small-cnn-wide", "small-cnn-shallow"])
+def test_card_counts_its_parameters(name):
+    model = models.load(name, device="cpu")
     assert model.card.parameters == sum(p.numel() for p in model.network.parameters())
 
 

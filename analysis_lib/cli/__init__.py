@@ -6,7 +6,7 @@ import os
 import typer
 
 from ..errors import BrainbookError
-from . import chapters, doctor, listing
+from . import chapters, doctor, finetuning, labs, listing, pretraining, store, sweeps
 
 __all__ = ["app", "main"]
 
@@ -17,9 +17,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (chapters.book, chapters.run, chapters.fetch, chapters.train, doctor.doctor):
+for command in (
+    chapters.book,
+    chapters.pdf,
+    chapters.run,
+    chapters.fetch,
+    chapters.extract,
+    chapters.train,
+    doctor.doctor,
+):
     app.command()(command)
 app.command("list")(listing.list_)
+app.command()(labs.labs)
+app.command()(labs.grade)
+app.command()(pretraining.pretrain)
+app.command()(finetuning.finetune)
+for command in (sweeps.sweep, store.results, store.compare, store.verify, store.clean):
+    app.command()(command)
+app.command(hidden=True)(sweeps.job)
 
 
 def main() -> None:

@@ -11,11 +11,21 @@ from ..errors import ParameterError, UnknownNameError
 def book(
     profile: Annotated[str, typer.Option(help="How real: demo, natsound or paper.")] = "demo",
     force: Annotated[bool, typer.Option(help="Execute chapters even if nothing changed.")] = False,
+    public: Annotated[bool, typer.Option(help="Leave out what may not be passed on.")] = False,
 ):
     """Execute every chapter and render the book to _build/html."""
     from .. import execution
 
-    typer.echo(f"open {execution.build_book(profile, force)}")
+    typer.echo(f"open {execution.build_book(profile, force, public)}")
+
+
+def pdf(
+    out: Annotated[str, typer.Option(help="Where to put it.")] = "",
+):
+    """Print the book that was built last to one PDF, with the Chromium of this machine."""
+    from .. import rendering
+
+    typer.echo(rendering.print_pdf(out or None))
 
 
 def run(
@@ -31,7 +41,7 @@ def run(
     """Execute one chapter with your parameters."""
     from .. import execution
 
-    values = {"profile": profile, **dict(_assignment(text) for text in parameter)}
+    values = {"profile": profile, **dict(assignment(text) for text in parameter)}
     typer.echo(execution.run(chapter, values, out or None, force))
 
 
@@ -46,6 +56,21 @@ def fetch(
         size = sum(entry.n_bytes for entry in registry.entries) / 1e6
         typer.echo(f"{name}: {len(registry.entries)} files, {size:.1f} MB, {registry.licence}")
         typer.echo(f"  in {fetching.fetch(name)}")
+
+
+def extract(
+    model: Annotated[list[str], typer.Argument(help="Models of the zoo, files or folders.")],
+    sounds: Annotated[str, typer.Option(help="A sound set, or a data set heard to it.")] = (
+        "natsound165"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+):
+    """Represent sounds by models and keep the features; under torchrun, share the sounds."""
+    from .. import data, extraction
+
+    found = extraction.extract_many(model, data.sounds(sounds), device=device)
+    for name, features in found.items():
+        typer.echo(f"{name}: {len(features)} layers of {len(features.names)} sounds")
 
 
 def train(
@@ -63,7 +88,8 @@ def train(
         typer.echo(f"{name}: {light_zoo.train(name, seed=seed, device=device)}")
 
 
-def _assignment(text: str) -> tuple[str, object]:
+def assignment(text: str) -> tuple[str, object]:
+    """Take ``name=value`` apart, the value read as YAML."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ParameterError(f"-p {text}: write it as name=value, such as -p models='[log-mel]'")

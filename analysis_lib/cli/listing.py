@@ -58,10 +58,10 @@ def _list_models(pattern: str) -> None:
                 checkpoints.state(card),
             )
         )
-    typer.echo(_aligned(rows, right=(4, 5, 6)))
+    typer.echo(aligned(rows, right=(4, 5, 6)))
 
 
-def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+def aligned(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
     """Lay out a table: columns as wide as their longest entry, two spaces between them."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -118,6 +118,21 @@ def stored_activations(
         When a file is damaged, unsafe, lacks a layer, or holds something else than expected.
     MissingDataError
         When a file is not there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from analysis_lib import data, models
+    >>> from analysis_lib.data import activations
+    >>> names, model = activations.stored_sounds(), "braindnn_resnet50_word"
+    >>> layers, folder = {}, tempfile.mkdtemp()
+    >>> for layer in models.card(model).layers:
+    ...     layers[layer] = np.ones((165, 3), "f4")
+    ...
+    >>> written = activations.write_activations(folder, model, layers, names)
+    >>> data.stored_activations(model, names[:4], folder=folder)["layer4"].shape
+    (4, 3)
     """
     stored = _find(model, permuted)
     for layer in layers or ():

@@ -13,12 +13,12 @@ from sklearn.model_selection import StratifiedKFold
 
 from ..errors import AlignmentError, ParameterError, UnknownNameError
 from ..paths import cache_dir, content_key
-from . import components, simulated, voxels
+from . import components, own, simulated, voxels
 from .natural_sounds import Sounds, natural_sounds
 from .splits import tuckute_splits
 from .voxel_twin import write_twin
 
-__all__ = ["folds", "is_generated", "responses", "sounds", "splits"]
+__all__ = ["folds", "is_generated", "may_be_passed_on", "responses", "sounds", "splits"]
 
 _TABLES = Path(__file__).with_name("tables")
 
@@ -29,8 +29,17 @@ def sounds(name: str) -> Sounds:
     Parameters
     ----------
     name : str
-        A name that :func:`responses` takes, or ``"natsound165"``.
+        A name that :func:`responses` takes, or ``"natsound165"``; or the path of a folder with
+        audio files, whose subfolders are the categories.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> data.sounds("simulated")
+    Sounds(60 sounds in 6 categories)
     """
+    if name.endswith(".nc") or Path(name).expanduser().is_dir():
+        return own.sounds_at(name)
     if is_generated(name):
         return simulated.simulated_sounds()
     if name == "natsound165" or name in RESPONSES:
@@ -39,8 +48,29 @@ def sounds(name: str) -> Sounds:
 
 
 def is_generated(name: str) -> bool:
-    """Whether the responses of a data set were made by a program and not by a brain."""
+    """Whether the responses of a data set were made by a program and not by a brain.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> data.is_generated("simulated"), data.is_generated("nh2015")
+    (True, False)
+    """
     return name in RESPONSES and (name.startswith("simulated") or name.endswith("-twin"))
+
+
+def may_be_passed_on(name: str) -> bool:
+    """Whether the sounds of a data set may stand in a copy of the book for others.
+
+    Generated sounds are ours to give; the 165 natural sounds come without a licence.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> data.may_be_passed_on("simulated"), data.may_be_passed_on("nh2015-components")
+    (True, False)
+    """
+    return is_generated(name)
 
 
 def responses(name: str, **options) -> xr.DataArray:
@@ -59,6 +89,7 @@ def responses(name: str, **options) -> xr.DataArray:
         ``"simulated"``: a cortex with planted truth
         (:func:`analysis_lib.data.simulated.plant`, whose arguments ``options`` may give).
         ``"simulated-components"``: one noise-free target for each layer planted there.
+        ``"path/to/file.nc"``: responses of your own (:func:`analysis_lib.data.write_responses`).
     **options
         Passed on to the data set's loader.
 
@@ -72,7 +103,17 @@ def responses(name: str, **options) -> xr.DataArray:
     ------
     UnknownNameError
         With the nearest names.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> few = data.simulated_sounds(2)
+    >>> responses = data.responses("simulated", sounds=few, n_subjects=2, n_voxels=5)
+    >>> dict(responses.sizes)
+    {'sound': 12, 'target': 60, 'repetition': 3}
     """
+    if name.endswith(".nc"):
+        return own.read_responses(name)
     if name not in RESPONSES:
         raise UnknownNameError("response data set", name, RESPONSES)
     return RESPONSES[name](**options)
@@ -224,6 +265,13 @@ def splits(name: str = "tuckute", sounds: Sounds | None = None) -> xr.DataArray:
     -------
     DataArray (split, sound) of bool
         True where a sound trains.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> trains = data.splits("tuckute")
+    >>> trains.dims, trains.shape, trains.sum("sound").values[:3]
+    (('split', 'sound'), (10, 165), array([83, 83, 83]))
     """
     if name != "tuckute":
         raise UnknownNameError("set of splits", name, ["tuckute"])

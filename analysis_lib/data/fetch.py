@@ -10,19 +10,18 @@ import csv
 import json
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
-import pooch
 import requests
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..errors import ChecksumError, MissingDataError, UnknownNameError
-from ..paths import atomic_path, cache_dir, data_mirror, file_sha256, storage_errors
+from ..paths import atomic_path, cache_dir, data_mirror, file_sha256
+from .download import download
 
 __all__ = [
     "Entry",
@@ -38,7 +37,7 @@ __all__ = [
 
 log = logging.getLogger("brainbook")
 _REGISTRIES = Path(__file__).with_name("registry")
-_BLOCK = 1 << 20  # bytes per read of a download
+_HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
@@ -161,12 +160,44 @@ def fetch_url(
         Size, if known.
     source : str
         Where a person finds it, if there is no ``url``.
+
+    Raises
+    ------
+    ChecksumError
+        When a file in the mirror, or what the source delivers, is not the file that is meant. A
+        wrong file in the cache is set aside and fetched again.
+    MissingDataError
+        When the file is nowhere and cannot be downloaded.
     """
-    target = find(dataset, file)
+    label, target = f"{dataset}/{file}", find(dataset, file)
+    expected, origin = _expected(label, sha256)
+    if target is not None and expected not in (None, _sha256_of(target)):
+        differs = f"{target} differs from the checksum {origin} ({expected[:12]}…)"
+        if not target.is_relative_to(cache_dir("data")):
+            raise ChecksumError(
+                f"{differs}, so it was not used. Replace it, or remove it from the mirror."
+            )
+        aside = _set_aside(target)
+        if not url:
+            raise ChecksumError(
+                f"{differs}, so it was set aside as {aside.name} and not used. Put the right file "
+                "in its place."
+            )
+        log.warning("%s: set aside as %s, fetching it again", differs, aside.name)
+        target = None
     if target is None:
         target = cache_dir("data", dataset, file)
         download(url, target, sha256, n_bytes, source)
-    _check_recorded(target, f"{dataset}/{file}", sha256)
+    if expected is None:
+        _record(label, _sha256_of(target))
+    elif _sha256_of(target) != expected:
+        aside = _set_aside(target)
+        raise ChecksumError(
+            f"{url} delivers another {target.name} than before: it differs from the checksum "
+            f"{origin} ({expected[:12]}…), so it was set aside as {aside.name} and not used. The "
+            f"source has changed; to accept what it has now, remove {label!r} from "
+            f"{_records()} and run again."
+        )
     return target
 
 
@@ -182,90 +213,54 @@ def fetch_checkpoint(
 ) -> Path:
     """Make a model's published checkpoint available: ``models/<name>/<file>``.
 
-    Parameters are those of a :class:`~analysis_lib.models.ModelCard`; see :func:`fetch_url`.
-    """
-    if source.startswith("https://huggingface.co/") and file:
-        url = f"{source}/resolve/{revision or 'main'}/{file}"
-    else:
-        url = source if file and source.endswith(file) else ""
-    n_bytes = round(megabytes * 1e6)
-    return fetch_url(f"models/{name}", file or "checkpoint", url, sha256, n_bytes, source)
-
-
-def download(url: str, target: Path, sha256: str, n_bytes: int, source: str = "") -> None:
-    """Download one file, resuming where an earlier attempt stopped, and check it.
-
-    Processes that want the same file take turns; those that waited find it there.
+    Parameters are those of a :class:`~analysis_lib.models.ModelCard`; see :func:`fetch_url`. Of a
+    repository on the Hugging Face hub the file may lie in any folder: it is asked for at the root,
+    then looked for by its name in the repository's list of files.
 
     Raises
     ------
-    StorageError
-        When the folder cannot be written or the disk is full.
     MissingDataError
-        Says which file, from where, how large, and where to put it by hand.
-    ChecksumError
-        When what arrived is not the registered file.
+        Says where it was looked for.
     """
-    size = f"{n_bytes / 1e6:.1f} MB" if n_bytes else "size unknown"
-    by_hand = (
-        f"Put the file at {target}, or in the folder BRAINBOOK_DATA under the same name, "
-        "and run again."
-    )
-    if not url:
-        origin = f" It is part of what {source} offers." if source else ""
-        raise MissingDataError(f"{target.name} ({size}) has no direct download.{origin} {by_hand}")
+    dataset, n_bytes = f"models/{name}", round(megabytes * 1e6)
+    on_hub = source.startswith(f"{_HUB}/") and bool(file)
+    if not on_hub:
+        url = source if file and source.endswith(file) else ""
+        return fetch_url(dataset, file or "checkpoint", url, sha256, n_bytes, source)
+    url = f"{source}/resolve/{revision or 'main'}/{file}"
     try:
-        with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(target.with_name(".lock")):
-                pooch.retrieve(
-                    url,
-                    known_hash=f"sha256:{sha256}" if sha256 else None,
-                    fname=target.name,
-                    path=target.parent,
-                    downloader=_ResumingDownloader(n_bytes),
-                )
-    except requests.RequestException as error:
-        raise MissingDataError(
-            f"{target.name} ({size}) could not be fetched from {url}: "
-            f"{type(error).__name__}. {by_hand}"
-        ) from error
-    except ValueError as error:
-        raise ChecksumError(
-            f"{url} did not deliver the registered {target.name} (SHA-256 differs); what came was "
-            "thrown away. Try again; if it persists, the source has changed."
-        ) from error
+        return fetch_url(dataset, file, url, sha256, n_bytes, source)
+    except MissingDataError as error:
+        reply = getattr(error.__cause__, "response", None)
+        if reply is None or reply.status_code != requests.codes.not_found:
+            raise
+        places = [path for path in _hub_files(source, revision) if path.endswith(f"/{file}")]
+        if len(places) != 1:
+            found = f"in several: {', '.join(places)}" if places else "in none"
+            raise MissingDataError(
+                f"{file} is not at {url}, and of the other folders of {source} it is {found}. Put "
+                f"the file at {cache_dir('data', dataset, file)}, or in the folder "
+                "BRAINBOOK_DATA under the same name, and run again."
+            ) from error
+    log.info("%s is not at the root of %s; taking %s", file, source, places[0])
+    url = f"{source}/resolve/{revision or 'main'}/{quote(places[0])}"
+    return fetch_url(dataset, file, url, sha256, n_bytes, source)
 
 
-class _ResumingDownloader:
-    """A downloader for pooch that goes on where an interrupted download stopped."""
-
-    def __init__(self, n_bytes: int):
-        self.n_bytes = n_bytes
-
-    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
-        partial = Path(output_file).with_name(f".{url.rsplit('/', 1)[-1]}.part")
-        have = partial.stat().st_size if partial.is_file() else 0
-        if not (self.n_bytes and have == self.n_bytes):
-            self._append(url, partial, have)
-        partial.replace(output_file)
-
-    def _append(self, url: str, partial: Path, have: int) -> None:
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        with requests.get(url, headers=headers, stream=True, timeout=60) as reply:
-            if reply.status_code == requests.codes.requested_range_not_satisfiable and have:
-                return self._append(url, partial, 0)  # what is there is no beginning of this file
+def _hub_files(source: str, revision: str) -> list[str]:
+    """Paths of all files of a repository on the hub; empty where the hub does not say."""
+    repository = source.removeprefix(f"{_HUB}/")
+    url = f"{_HUB}/api/models/{repository}/tree/{revision or 'main'}?recursive=true"
+    paths = []
+    try:
+        while url:
+            reply = requests.get(url, timeout=60)
             reply.raise_for_status()
-            resumed = reply.status_code == requests.codes.partial_content
-            large = self.n_bytes > 20 * _BLOCK
-            with (
-                open(partial, "ab" if resumed else "wb") as stream,
-                tqdm(total=self.n_bytes, initial=have if resumed else 0, unit="B",
-                     unit_scale=True, desc=partial.name, disable=not large, leave=False) as bar,
-            ):  # fmt: skip
-                for block in reply.iter_content(_BLOCK):
-                    stream.write(block)
-                    bar.update(len(block))
+            paths += [entry["path"] for entry in reply.json() if entry["type"] == "file"]
+            url = reply.links.get("next", {}).get("url")
+    except (requests.RequestException, ValueError) as error:
+        log.warning("the files of %s could not be listed: %s", source, error)
+    return paths
 
 
 def _mirror(dataset: str) -> Path | None:
@@ -291,10 +286,13 @@ def _is_registered(file: Path, entry: Entry) -> bool:
         return False
     if _sha256_of(file) == entry.sha256:
         return True
-    aside = file.with_name(f"{file.name}.mismatch")
-    file.replace(aside)
-    log.warning("%s was damaged: set aside as %s, fetching it again", file, aside.name)
+    log.warning("%s was damaged: set aside as %s, fetching it again", file, _set_aside(file).name)
     return False
+
+
+def _set_aside(file: Path) -> Path:
+    """Rename a file that is not what it should be, so that nothing takes it for that again."""
+    return file.replace(file.with_name(f"{file.name}.mismatch"))
 
 
 def _sha256_of(file: Path) -> str:
@@ -307,22 +305,23 @@ def _sha256_of_state(file: Path, size: int, modified: int) -> str:
     return file_sha256(file)
 
 
-def _check_recorded(file: Path, label: str, pinned: str) -> None:
-    """Compare a file with its pinned checksum, or with the one recorded when it arrived."""
-    records = cache_dir("data", "recorded_sha256.json")
-    known: Mapping[str, str] = json.loads(records.read_text()) if records.is_file() else {}
-    expected = pinned or known.get(label)
-    actual = _sha256_of(file)
-    if expected is None:
-        with atomic_path(records) as temporary:
-            temporary.write_text(json.dumps({**known, label: actual}, indent=1, sort_keys=True))
-        log.info("recorded the checksum of %s: %s", label, actual)
-    elif actual != expected:
-        origin = "registered" if pinned else "recorded when it first arrived"
-        raise ChecksumError(
-            f"{file} differs from the checksum {origin} ({expected[:12]}…), so it was not used. "
-            "Remove it and fetch it again."
-        )
+def _records() -> Path:
+    return cache_dir("data", "recorded_sha256.json")
+
+
+def _expected(label: str, pinned: str) -> tuple[str | None, str]:
+    """Checksum that a file must have, if one is known, and where it is known from."""
+    if pinned:
+        return pinned, "registered"
+    known = json.loads(_records().read_text()) if _records().is_file() else {}
+    return known.get(label), "recorded when it first arrived"
+
+
+def _record(label: str, sha256: str) -> None:
+    known = json.loads(_records().read_text()) if _records().is_file() else {}
+    with atomic_path(_records()) as temporary:
+        temporary.write_text(json.dumps({**known, label: sha256}, indent=1, sort_keys=True))
+    log.info("recorded the checksum of %s: %s", label, sha256)
 
 
 def _literal(file: str) -> str:

@@ -14,7 +14,8 @@ from ..errors import DataError, MissingDataError, UnknownNameError
 from ..paths import cache_dir, data_mirror
 from . import fetch
 from .light_tasks import LIGHT_TASKS, make
-from .task_format import Partition, Task, move_into_place, read_task, write_task
+from .task_format import Partition, Task, move_into_place, write_task
+from .task_reading import read_task
 
 __all__ = ["Partition", "Task", "hear_tasks", "list_tasks", "read_task", "task", "write_task"]
 
@@ -27,7 +28,14 @@ def hear_tasks() -> pd.DataFrame:
 
 
 def list_tasks() -> list[str]:
-    """Names that :func:`task` knows: the light tasks, then the 19 of HEAR."""
+    """Names that :func:`task` knows: the light tasks, then the 19 of HEAR.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> "esc10-heldout" in data.list_tasks()
+    True
+    """
     return [*LIGHT_TASKS, *hear_tasks().index]
 
 
@@ -44,6 +52,12 @@ def task(name_or_path: str | Path) -> Task:
         With the nearest names.
     MissingDataError
         When its data are not here and cannot be fetched.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> data.task("demo-scene")
+    Task(demo-scene: 80 clips, 4 labels, scene, multiclass, splits fold00, fold01, ...
     """
     name = str(name_or_path)
     if name in LIGHT_TASKS:

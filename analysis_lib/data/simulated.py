@@ -43,6 +43,15 @@ def simulated_sounds(n_per_category: int = 10, seed: int = 0) -> Sounds:
     -------
     Sounds
         At 16 kHz, RMS 0.05, named ``<kind>_<number>``.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> sounds = data.simulated_sounds(2)
+    >>> sounds
+    Sounds(12 sounds in 6 categories)
+    >>> sounds.names[:2], sounds.sample_rate
+    (('speech_01', 'speech_02'), 16000)
     """
     rng = np.random.default_rng(seed)
     names, waves, categories = [], [], []
@@ -154,6 +163,13 @@ def planted_features(sounds: Sounds) -> dict[str, np.ndarray]:
         ``spectrum``: mean log energy in 24 bands; ``modulation``: energy of 8 band envelopes at
         6 rates (2 to 64 Hz); ``conjunction``: 64 products of random combinations of the two,
         compressed.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> layers = data.planted_features(data.simulated_sounds(1))
+    >>> {layer: values.shape for layer, values in layers.items()}
+    {'spectrum': (6, 24), 'modulation': (6, 48), 'conjunction': (6, 64)}
     """
     spectrum, modulation = [], []
     for name in sounds:
@@ -232,6 +248,17 @@ def plant(
         With ``subject``, ``roi``, ``hemisphere``, ``x``, ``y``, ``kind``, ``planted_layer``
         (``"none"`` where nothing drives) and ``ceiling``, the squared correlation that a perfect
         model would reach with the mean of the repetitions.
+
+    Examples
+    --------
+    >>> from analysis_lib import data
+    >>> sounds = data.simulated_sounds(2)
+    >>> layers = data.planted_features(sounds)
+    >>> responses = data.plant(layers, sounds.names, n_subjects=2, n_voxels=5)
+    >>> dict(responses.sizes)
+    {'sound': 12, 'target': 60, 'repetition': 3}
+    >>> sorted(set(responses["planted_layer"].values))
+    ['conjunction', 'modulation', 'none', 'spectrum']
     """
     for layer in areas.values():
         if layer not in features:

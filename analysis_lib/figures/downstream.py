@@ -3,10 +3,7 @@
 As in :mod:`analysis_lib.figures`: a function takes a table and an axis, and gives the axis back.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +13,7 @@ from matplotlib.axes import Axes
 
 from ..errors import ParameterError
 from .style import label, model_colours, new_axis
+from .templates import filled
 
 __all__ = [
     "explorer_html",
@@ -39,7 +37,15 @@ def _in_lines(name: object) -> str:
 
 
 def family_styles(families: Sequence[str]) -> dict[str, tuple[tuple, str]]:
-    """Colour and marker of each family, the same wherever the same families are drawn."""
+    """Colour and marker of each family, the same wherever the same families are drawn.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures
+    >>> styles = figures.family_styles(["BEATs", "Dasheng", "BEATs"])
+    >>> list(styles)
+    ['BEATs', 'Dasheng']
+    """
     names = list(dict.fromkeys(families))
     colours = model_colours(names)
     return {name: (colours[name], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
@@ -52,6 +58,13 @@ def plot_task_scores(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ----------
     scores : DataFrame of shape (n_models, n_columns)
         By model; tasks, and last a global score.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> scores = pd.DataFrame({"pitch": [0.9, 0.6], "global": [0.7, -0.7]}, ["small-cnn", "mfcc"])
+    >>> ax = figures.plot_task_scores(scores)
     """
     ax = new_axis(ax, 2.6 + 1.05 * scores.shape[1], 1.2 + 0.36 * len(scores))
     z = (scores - scores.mean()) / scores.std(ddof=1).replace(0, np.inf)
@@ -80,6 +93,15 @@ def plot_association(
         Columns.
     named : sequence of str
         Models whose label is written beside their point.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> names = ["log-mel", "mfcc", "small-cnn", "cochleagram"]
+    >>> table = pd.DataFrame({"score": [1.0, 2, 3, 4], "voxels": [0.1, 0.3, 0.2, 0.4]}, names)
+    >>> table["family"] = ["handcrafted", "handcrafted", "network", "ear"]
+    >>> ax = figures.plot_association(table, "score", "voxels", named=["mfcc"])
     """
     ax = new_axis(ax, 5.0, 4.2)
     table = table.dropna(subset=[x, y])
@@ -132,6 +154,18 @@ def plot_associations(
     Returns
     -------
     array of Axes
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> names = ["log-mel", "mfcc", "small-cnn", "cochleagram"]
+    >>> table = pd.DataFrame({"score": [1.0, 2, 3, 4], "voxels": [0.1, 0.3, 0.2, 0.4]}, names)
+    >>> table["rsa"] = [0.2, 0.1, 0.4, 0.3]
+    >>> table["family"] = ["handcrafted", "handcrafted", "network", "ear"]
+    >>> axes = figures.plot_associations(table, "score", ["voxels", "rsa"])
+    >>> len(axes)
+    1
     """
     n_rows = -(-len(measures) // 2)
     figure, axes = plt.subplots(n_rows, 2, figsize=(9.5, 4.2 * n_rows + 0.5), squeeze=False)
@@ -157,6 +191,16 @@ def plot_intervals(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ----------
     table : DataFrame
         From :func:`analysis_lib.across_models.associate`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from analysis_lib import across_models, figures
+    >>> rng, names = np.random.default_rng(0), [f"model-{k}" for k in range(8)]
+    >>> score, families = pd.Series(rng.random(8), names), pd.Series(list("aabbccdd"), names)
+    >>> alignment = pd.DataFrame({"voxels": score**2, "rsa": rng.random(8)})
+    >>> table = across_models.associate(score, alignment, families, n_boot=50, n_permutations=50)
+    >>> ax = figures.plot_intervals(table)
     """
     ax = new_axis(ax, 7.2, 1.6 + 0.5 * len(table))
     place = np.arange(len(table))
@@ -197,6 +241,16 @@ def plot_task_correlations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table : DataFrame
         From :func:`analysis_lib.across_models.associate_tasks`; the star is for an adjusted p
         value below .05.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from analysis_lib import across_models, figures
+    >>> rng, names = np.random.default_rng(0), [f"model-{k}" for k in range(8)]
+    >>> score, families = pd.Series(rng.random(8), names), pd.Series(list("aabbccdd"), names)
+    >>> alignment = pd.DataFrame({"voxels": score**2, "rsa": rng.random(8)})
+    >>> scores = pd.DataFrame({"pitch": score, "digits": rng.random(8)})
+    >>> ax = figures.plot_task_correlations(across_models.associate_tasks(scores, alignment))
     """
     tasks, measures = table["task"].unique(), table["measure"].unique()
     ax = new_axis(ax, 3.2 + 0.95 * len(tasks), 1.4 + 0.36 * len(measures))
@@ -226,6 +280,11 @@ def plot_leverage(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) ->
     ----------
     tables : mapping of str to DataFrame
         Name of the measure to the table of :func:`analysis_lib.published.weakest_models`.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures, published
+    >>> ax = figures.plot_leverage({"Voxels": published.weakest_models(n_most=3)})
     """
     ax = new_axis(ax, 7.0, 4.2)
     for (name, table), colour in zip(
@@ -259,6 +318,11 @@ def plot_task_changes(
         From :func:`analysis_lib.published.task_changes`.
     verdicts : Series, optional
         Of another way to count, by task; where it differs the point has a ring in its colour.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures, published
+    >>> ax = figures.plot_task_changes(published.task_changes())
     """
     ax = new_axis(ax, 7.2, 5.6)
     ordered = changes.sort_values("median_change")
@@ -292,6 +356,11 @@ def plot_rank_gains(gains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ----------
     gains : DataFrame
         From :func:`analysis_lib.published.rank_gains`.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures, published
+    >>> ax = figures.plot_rank_gains(published.rank_gains())
     """
     ax = new_axis(ax, 7.0, 3.6)
     by_task = gains.groupby(["atlas", "training", "task"], sort=False)["gain"].mean().reset_index()
@@ -340,6 +409,17 @@ def explorer_html(table: pd.DataFrame, x: str, y: str, title: str = "Model explo
     ------
     ParameterError
         When a measure is missing or not numeric, or there is no ``family``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> names = ["log-mel", "mfcc", "small-cnn", "cochleagram"]
+    >>> table = pd.DataFrame({"score": [1.0, 2, 3, 4], "voxels": [0.1, 0.3, 0.2, 0.4]}, names)
+    >>> table["family"] = ["handcrafted", "handcrafted", "network", "ear"]
+    >>> html = figures.explorer_html(table, "score", "voxels")
+    >>> "https://" in html
+    False
     """
     measures = [str(name) for name in table.select_dtypes("number").columns]
     unknown = [name for name in (x, y) if name not in measures]
@@ -365,8 +445,4 @@ def explorer_html(table: pd.DataFrame, x: str, y: str, title: str = "Model explo
             for family, (colour, _) in family_styles(table["family"]).items()
         },
     }
-    # A name with "</script>" must not end the script.
-    data = json.dumps(content, sort_keys=True).replace("<", "\\u003c")
-    name = "explorer-" + hashlib.sha256(data.encode()).hexdigest()[:8]
-    template = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
-    return template.replace("@name@", name).replace("@data@", data)
+    return filled("explorer", content)

@@ -34,6 +34,14 @@ def plot_scores(
         Column on the horizontal axis.
     ceiling : mapping of str to float, optional
         What a perfect model could reach in each group, drawn as a line over it.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> rows = [("mfcc", "Pitch", 0.4), ("mfcc", "Speech", 0.5), ("log-mel", "Pitch", 0.3)]
+    >>> table = pd.DataFrame(rows, columns=["model", "target", "score"])
+    >>> ax = figures.plot_scores(table, ceiling={"Pitch": 0.8, "Speech": 0.7})
     """
     groups = list(dict.fromkeys(table[across]))
     names = list(dict.fromkeys(table["model"]))
@@ -68,6 +76,13 @@ def plot_layer_choice(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ----------
     shares : DataFrame
         Targets or areas as rows, layers first to last as columns, shares that sum to 1.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> shares = pd.DataFrame({"conv1": [0.8, 0.3], "conv2": [0.2, 0.7]}, ["Primary", "Lateral"])
+    >>> ax = figures.plot_layer_choice(shares)
     """
     ax = new_axis(ax, 1.2 + 0.9 * shares.shape[1] + 1.5, 0.8 + 0.45 * shares.shape[0])
     sns.heatmap(
@@ -88,6 +103,14 @@ def plot_prediction(
     ----------
     measured, predicted : DataArray (sound,)
         ``measured`` with ``category``.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import figures
+    >>> category = ("sound", ["speech", "music", "speech"])
+    >>> measured = xr.DataArray([0.1, 0.5, 0.9], dims="sound", coords={"category": category})
+    >>> ax = figures.plot_prediction(measured, measured * 0.8, "Pitch")
     """
     ax = new_axis(ax, 3.6, 3.4)
     predicted = predicted.sel(sound=measured["sound"])
@@ -114,6 +137,13 @@ def plot_null(observed: Mapping[str, float], null: np.ndarray, ax: Axes | None =
         Score of each model.
     null : array of shape (n_shuffles,)
         Scores with responses shuffled across sounds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import figures
+    >>> null = np.random.default_rng(0).normal(0.02, 0.01, 100)
+    >>> ax = figures.plot_null({"log-mel": 0.21, "mfcc": 0.18}, null)
     """
     ax = new_axis(ax)
     furthest = max([*observed.values(), float(np.max(null))])

@@ -27,6 +27,11 @@ def plot_category_counts(categories: Sequence[str], ax: Axes | None = None) -> A
     ----------
     categories : sequence of str
         One per sound.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures
+    >>> ax = figures.plot_category_counts(["speech", "speech", "music"])
     """
     ax = new_axis(ax, height=3.4)
     counts = pd.Series(list(categories)).value_counts()
@@ -49,6 +54,12 @@ def plot_spectrogram(
         Low to high frequency.
     duration : float
         Of the sound, in seconds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import figures
+    >>> ax = figures.plot_spectrogram(np.random.default_rng(0).random((98, 40)), duration=1.0)
     """
     ax = new_axis(ax, 3.4, 2.4)
     ax.imshow(
@@ -66,6 +77,12 @@ def plot_activations(activations: xr.DataArray, ax: Axes | None = None, n_units:
     ----------
     activations : DataArray (sound, unit)
         With ``category``. Units are standardised; ``n_units`` of them are drawn, evenly spaced.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, extraction, figures
+    >>> features = extraction.extract("mfcc", data.simulated_sounds(1), device="cpu")
+    >>> ax = figures.plot_activations(features["mfcc"])
     """
     ax = new_axis(ax)
     ordered = activations.sortby("category")
@@ -97,6 +114,15 @@ def plot_dimensionality(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ----------
     table : DataFrame
         Columns ``model``, ``depth`` (0 first layer, 1 last), ``dimensionality``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> table = pd.DataFrame(
+    ...     {"model": ["small-cnn"] * 3, "depth": [0, 0.5, 1], "dimensionality": [3.0, 5.0, 9.0]}
+    ... )
+    >>> ax = figures.plot_dimensionality(table)
     """
     ax = new_axis(ax)
     names = list(dict.fromkeys(table["model"]))
@@ -125,6 +151,11 @@ def plot_zoo(cards: Sequence[models.ModelCard], ax: Axes | None = None) -> Axes:
     cards : sequence of ModelCard
         In the order of drawing. Families of one or two models share a colour. Models without
         learned parameters, or with an unknown number, are written at the left edge.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures, models
+    >>> ax = figures.plot_zoo([models.card(name) for name in models.list_models("dasheng*")])
     """
     ax = new_axis(ax, 7.2, 0.8 + 0.21 * len(cards))
     members = Counter(card.family for card in cards)

@@ -35,6 +35,14 @@ def plot_rdm(
         Over the matrix.
     ax : Axes, optional
         Where to draw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import figures
+    >>> from analysis_lib import rsa
+    >>> matrix = rsa.rdm(np.random.default_rng(0).standard_normal((6, 20)))
+    >>> ax = figures.plot_rdm(matrix, ["speech", "music"] * 3, "Brain")
     """
     ax = new_axis(ax, 4.2, 4.0)
     order = np.argsort(np.array(categories), kind="stable")
@@ -72,6 +80,13 @@ def plot_embedding(
         Over the map.
     ax : Axes, optional
         Where to draw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import figures
+    >>> places = np.random.default_rng(0).standard_normal((6, 2))
+    >>> ax = figures.plot_embedding(places, ["speech", "music"] * 3, "Model")
     """
     ax = new_axis(ax, 4.4, 4.2)
     for kind, colour in category_colours(categories).items():
@@ -104,6 +119,16 @@ def plot_layer_curve(
         Over the panel.
     ax : Axes, optional
         Where to draw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import figures
+    >>> from analysis_lib import rsa
+    >>> rng = np.random.default_rng(0)
+    >>> features = {"conv1": rng.standard_normal((12, 8)), "conv2": rng.standard_normal((12, 8))}
+    >>> curve = rsa.bootstrap(features, rng.standard_normal((12, 20)), n_boot=20, device="cpu")
+    >>> ax = figures.plot_layer_curve({"small-cnn": curve}, ceiling=(0.5, 0.6))
     """
     ax = new_axis(ax)
     if ceiling is not None and np.isfinite(ceiling).all():
@@ -139,6 +164,14 @@ def plot_schemes(table: pd.DataFrame, title: str = "", ax: Axes | None = None) -
         Over the panel.
     ax : Axes, optional
         Where to draw.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> rows = [("mfcc", "best layer", 0.4, 0.05), ("mfcc", "cross-validated", 0.3, 0.05)]
+    >>> table = pd.DataFrame(rows, columns=["model", "scheme", "score", "error"])
+    >>> ax = figures.plot_schemes(table)
     """
     names = list(dict.fromkeys(table["model"]))
     schemes = list(dict.fromkeys(table["scheme"]))
@@ -170,6 +203,14 @@ def plot_distributions(
         Scores with the sounds' labels permuted.
     ax : Axes, optional
         Where to draw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import figures
+    >>> rng = np.random.default_rng(0)
+    >>> draws = {"log-mel": rng.normal(0.3, 0.05, 100), "mfcc": rng.normal(0.2, 0.05, 100)}
+    >>> ax = figures.plot_distributions(draws, null=rng.normal(0, 0.05, 100))
     """
     ax = new_axis(ax, 7.6, 4.0)
     everything = np.concatenate([*draws.values(), *([] if null is None else [null])])
@@ -195,6 +236,13 @@ def plot_region_positions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         Models as rows, regions as columns, relative depth of the best layer (0 to 1) as values.
     ax : Axes, optional
         Where to draw.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> table = pd.DataFrame({"Primary": [0.2, 0.3], "Lateral": [0.6, 0.8]}, ["mfcc", "small-cnn"])
+    >>> ax = figures.plot_region_positions(table)
     """
     ax = new_axis(ax, 6.4, 4.0)
     place = np.arange(table.shape[1])
@@ -220,6 +268,13 @@ def plot_unique(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         Targets as rows; columns are the parts (unique to one, shared, unique to the other).
     ax : Axes, optional
         Where to draw.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import figures
+    >>> parts = {"Only log-mel": [0.1, 0.2], "Shared": [0.4, 0.3], "Only CNN": [0.1, 0.0]}
+    >>> ax = figures.plot_unique(pd.DataFrame(parts, ["Pitch", "Speech"]))
     """
     ax = new_axis(ax, 7.6, 1.2 + 0.45 * len(table))
     colours = model_colours(list(table.columns))

@@ -22,12 +22,28 @@ __all__ = [
 
 
 def use_style() -> None:
-    """Apply the book's figure style to this process."""
+    """Apply the book's figure style to this process.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from analysis_lib import figures
+    >>> with plt.rc_context():
+    ...     figures.use_style()
+    ...
+    """
     matplotlib.style.use(Path(__file__).with_name("brainbook.mplstyle"))
 
 
 def label(model: str) -> str:
-    """Short name of a model for figures: its card's label, or the name itself."""
+    """Short name of a model for figures: its card's label, or the name itself.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures
+    >>> figures.label("dasheng_base"), figures.label("my own")
+    ('Dasheng (B)', 'my own')
+    """
     if model == "planted":
         return "Planted truth"
     if model.startswith("activations:"):
@@ -40,13 +56,27 @@ def label(model: str) -> str:
 
 
 def model_colours(names: Sequence[str]) -> dict[str, tuple]:
-    """Colour-blind safe colour for each model, the same in every figure of a chapter."""
+    """Colour-blind safe colour for each model, the same in every figure of a chapter.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures
+    >>> list(figures.model_colours(["log-mel", "mfcc"]))
+    ['log-mel', 'mfcc']
+    """
     palette = sns.color_palette("colorblind", max(len(names), 1))
     return dict(zip(names, palette, strict=False))
 
 
 def category_colours(categories: Sequence[str]) -> dict[str, tuple]:
-    """Colour for each category of sounds; those of speech and music stand next to each other."""
+    """Colour for each category of sounds; those of speech and music stand next to each other.
+
+    Examples
+    --------
+    >>> from analysis_lib import figures
+    >>> list(figures.category_colours(["speech", "music", "speech"]))
+    ['music', 'speech']
+    """
     kinds = sorted(set(categories))
     palette = sns.color_palette("colorblind", 10) + [(0.1, 0.1, 0.1), (0.6, 0.85, 0.2)]
     return {kind: palette[i % len(palette)] for i, kind in enumerate(kinds)}

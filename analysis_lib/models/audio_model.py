@@ -40,6 +40,17 @@ class AudioModel:
         Regular expressions of published tensors that no layer depends on.
     code_version : str
         Raised by hand whenever the family computes something else; part of every cache key.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import models
+    >>> model = models.load("small-cnn", device="cpu")
+    >>> activations = model.embed(torch.randn(2, 16000) / 10, layers=["conv1", "conv5"])
+    >>> {layer: tuple(values.shape) for layer, values in activations.items()}
+    {'conv1': (2, 49, 16, 32), 'conv5': (2, 4, 256, 2)}
+    >>> model.frame_rate("conv1"), model.frame_times("conv1", 3).numpy().round(4).tolist()
+    (50.0, [0.0125, 0.0325, 0.0525])
     """
 
     code_version = "1"

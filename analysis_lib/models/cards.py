@@ -49,6 +49,13 @@ class ModelCard:
         Other names for the same model.
     options : mapping
         Arguments of the family's class.
+
+    Examples
+    --------
+    >>> from analysis_lib import models
+    >>> card = models.card("dasheng_base")
+    >>> card.label, card.sample_rate, len(card.layers), card.licence
+    ('Dasheng (B)', 16000, 12, 'Apache-2.0')
     """
 
     name: str

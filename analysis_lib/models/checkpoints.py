@@ -19,7 +19,7 @@ from ..paths import atomic_path, cache_dir, file_sha256
 from ..pickles import CONTAINERS, NUMPY, RestrictedUnpickler
 from .cards import ModelCard
 
-__all__ = ["locate", "read_checkpoint", "read_with_settings", "state", "trained_here"]
+__all__ = ["forget", "locate", "read_checkpoint", "read_with_settings", "state", "trained_here"]
 
 
 def locate(card: ModelCard) -> Path:
@@ -132,7 +132,7 @@ def read_with_settings(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, o
         raise WeightsError(f"no checkpoint at {path}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    converted = cache_dir("checkpoints", f"{file_sha256(path)}.safetensors")
+    converted = _converted(path)
     if not converted.is_file():
         content = _read_torch(path)
         tensors = _innermost_tensors(content, path)
@@ -143,6 +143,16 @@ def read_with_settings(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, o
                 metadata={"settings": json.dumps(_plain_settings(content))},
             )
     return _read_safetensors(converted)
+
+
+def forget(path: Path) -> None:
+    """Remove the converted copy of a checkpoint from the cache, if there is one."""
+    _converted(path).unlink(missing_ok=True)
+
+
+def _converted(path: Path) -> Path:
+    """Where the copy of a checkpoint is that was converted to safetensors."""
+    return cache_dir("checkpoints", f"{file_sha256(path)}.safetensors")
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:

@@ -62,16 +62,25 @@ def cochlear_filters(n_samples: int) -> np.ndarray:
         Low to high: 4 low-pass, 203 band-pass and 4 high-pass filters, whose squares sum to 1
         at every bin.
     """
-    frequency = np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE)
+    return _gains(_erb(np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE)) - _places()[0][:, None])
+
+
+def _places() -> tuple[np.ndarray, float]:
+    """Place of each channel, and the half width of the band-pass filters, on the ERB scale."""
     n_bands = OVERCOMPLETE * (N_FILTERS + 1) - 1
     centres = np.linspace(_erb(LOW), _erb(HIGH), n_bands + 2)[1:-1]
-    half_width = OVERCOMPLETE * (centres[1] - centres[0])
-    distance = _erb(frequency) - centres[:, None]
+    places = np.concatenate([centres[:OVERCOMPLETE], centres, centres[-OVERCOMPLETE:]])
+    return places, OVERCOMPLETE * (centres[1] - centres[0])
+
+
+def _gains(distance: np.ndarray) -> np.ndarray:
+    """Gain of each channel (211, ...) at distances from its place, on the ERB scale."""
+    half_width = _places()[1]
     band = np.where(np.abs(distance) < half_width, np.cos(np.pi / 2 * distance / half_width), 0.0)
-    ends = np.sqrt(1 - band**2)
-    low = np.where(distance < 0, ends, 0.0)[:OVERCOMPLETE]
-    high = np.where(distance > 0, ends, 0.0)[-OVERCOMPLETE:]
-    return np.concatenate([low, band, high]) / np.sqrt(OVERCOMPLETE)
+    low, high = slice(OVERCOMPLETE), slice(-OVERCOMPLETE, None)
+    for ends, beyond in ((low, distance < 0), (high, distance > 0)):
+        band[ends] = np.where(beyond[ends], np.sqrt(1 - band[ends] ** 2), 0.0)
+    return band / np.sqrt(OVERCOMPLETE)
 
 
 def _erb(frequency):
@@ -167,14 +176,17 @@ class CochleagramTransform(torch.nn.Module):
 
 
 def _filter_bank(n_samples: int, device: torch.device) -> _FilterBank:
-    filters = cochlear_filters(n_samples)
-    passes = filters != 0
-    first = passes.argmax(axis=1)
-    last = filters.shape[1] - passes[:, ::-1].argmax(axis=1)
+    scale = _erb(np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE))
+    places, half_width = _places()
+    below, above = places - half_width, places + half_width
+    below[:OVERCOMPLETE], above[:OVERCOMPLETE] = -np.inf, places[:OVERCOMPLETE]
+    below[-OVERCOMPLETE:], above[-OVERCOMPLETE:] = places[-OVERCOMPLETE:], np.inf
+    # Only here is a gain not zero; the whole plane would take longer than the sound.
+    first, last = np.searchsorted(scale, below, "right"), np.searchsorted(scale, above, "left")
     width = (last - first).max()
-    start = np.minimum(first, filters.shape[1] - width)
+    start = np.minimum(first, len(scale) - width)
     bins = start[:, None] + np.arange(width)
-    weights = np.take_along_axis(filters, bins, axis=1)
+    weights = _gains(scale[bins] - places[:, None])
     return _FilterBank(
         torch.as_tensor(bins, device=device),
         torch.as_tensor(weights, dtype=torch.float32, device=device),

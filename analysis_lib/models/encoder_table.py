@@ -3,7 +3,8 @@
 Read from the library's modelling code; the tests compare every row with the library.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from types import MappingProxyType
 
 import torch
@@ -61,221 +62,215 @@ def _dac_stages(config) -> Stages:
     return [(7, 1, 3), *((2 * s, s, -(-s // 2)) for s in config.downsampling_ratios), (3, 1, 1)]
 
 
-def _wav2vec2(module: str, name: str, **more) -> Encoder:
-    return Encoder(f"{module}.modeling_{module}", name, **more)
+def _parakeet_convolutions(config) -> Stages:
+    kernel = config.subsampling_conv_kernel_size
+    return [(kernel, 2, (kernel - 1) // 2)] * (config.subsampling_factor.bit_length() - 1)
 
 
 def _squeezed(config) -> Stages:
     return [*waveform_convolutions(config), (config.squeeze_factor, config.squeeze_factor, 0)]
 
 
-def _whisper_like(module: str, name: str, **more) -> Encoder:
+def _halved(config) -> Stages:
+    return [(2, 2, 0)]
+
+
+def _from_config(**attributes: str) -> Callable:
+    """Take settings of an extractor from attributes (with dots: of parts) of a configuration."""
+    return lambda config: {name: attrgetter(path)(config) for name, path in attributes.items()}
+
+
+def _encoder(model_type: str, class_name: str, extractor: str = "Wav2Vec2", **more) -> Encoder:
+    """Row of the table: where the library keeps things follows from the model type."""
+    module = f"{model_type}.modeling_{model_type}"
+    return Encoder(module, class_name, f"{extractor}FeatureExtractor", **more)
+
+
+_MASKED = ("input_features", "attention_mask")
+_MEL_BINS = _from_config(feature_size="num_mel_bins")
+
+
+def _whisper_like(model_type: str, class_name: str, **more) -> Encoder:
     """Thirty seconds of log-mel, and two convolutions of which the second halves the rate."""
     settings = {
-        "extractor": "WhisperFeatureExtractor",
-        "extractor_settings": lambda config: {"feature_size": config.num_mel_bins},
+        "extractor_settings": _MEL_BINS,
         "blocks": "layers",
         "convolutions": lambda config: [(3, 1, 1), (3, 2, 1)],
         "accepted": ("input_features",),
         "window": _whisper_window,
     }
-    return Encoder(f"{module}.modeling_{module}", name, **settings | more)
+    return _encoder(model_type, class_name, "Whisper", **settings | more)
 
 
-def _seamless(module: str, name: str, **more) -> Encoder:
-    return Encoder(
-        f"{module}.modeling_{module}",
-        name,
-        extractor="SeamlessM4TFeatureExtractor",
-        extractor_settings=lambda config: {
-            "feature_size": config.feature_projection_input_dim // 2,
-            "num_mel_bins": config.feature_projection_input_dim // 2,
-        },
+def _seamless(model_type: str, class_name: str, **more) -> Encoder:
+    """Pairs of log-mel frames, stacked by the extractor."""
+    return _encoder(
+        model_type,
+        class_name,
+        "SeamlessM4T",
+        extractor_settings=lambda config: dict.fromkeys(
+            ("feature_size", "num_mel_bins"), config.feature_projection_input_dim // 2
+        ),
         convolutions=no_convolutions,
-        accepted=("input_features", "attention_mask"),
+        accepted=_MASKED,
         **more,
     )
 
 
-_PARAKEET = Encoder(
-    "parakeet.modeling_parakeet",
-    "ParakeetEncoder",
-    extractor="ParakeetFeatureExtractor",
-    extractor_settings=lambda config: {"feature_size": config.num_mel_bins},
-    blocks="layers",
-    convolutions=lambda config: (
-        [(config.subsampling_conv_kernel_size, 2, (config.subsampling_conv_kernel_size - 1) // 2)]
-        * (config.subsampling_factor.bit_length() - 1)
+_ENCODERS = {
+    "wav2vec2": _encoder("wav2vec2", "Wav2Vec2Model"),
+    "hubert": _encoder("hubert", "HubertModel"),
+    "wavlm": _encoder("wavlm", "WavLMModel"),
+    "unispeech": _encoder("unispeech", "UniSpeechModel"),
+    "unispeech-sat": _encoder("unispeech_sat", "UniSpeechSatModel"),
+    "data2vec-audio": Encoder("data2vec.modeling_data2vec_audio", "Data2VecAudioModel"),
+    "wav2vec2-conformer": _encoder("wav2vec2_conformer", "Wav2Vec2ConformerModel"),
+    "sew": _encoder("sew", "SEWModel", convolutions=_squeezed),
+    "sew-d": _encoder("sew_d", "SEWDModel", convolutions=_squeezed, blocks="encoder.encoder.layer"),
+    "speecht5": _encoder(
+        "speecht5", "SpeechT5EncoderWithSpeechPrenet", "SpeechT5", blocks="wrapped_encoder.layers"
     ),
-    accepted=("input_features", "attention_mask"),
-)
-_LASR = Encoder(
-    "lasr.modeling_lasr",
-    "LasrEncoder",
-    extractor="LasrFeatureExtractor",
-    extractor_settings=lambda config: {"feature_size": config.num_mel_bins},
-    blocks="layers",
-    convolutions=lambda config: (
-        [(config.subsampling_conv_kernel_size, config.subsampling_conv_stride, 0)] * 2
+    "moonshine": _encoder(
+        "moonshine",
+        "MoonshineEncoder",
+        extractor_settings=lambda config: {"do_normalize": False},
+        blocks="layers",
+        convolutions=lambda config: [(127, 64, 0), (7, 3, 0), (3, 2, 0)],
     ),
-    accepted=("input_features", "attention_mask"),
-)
-_PE_AUDIO = Encoder(
-    "pe_audio.modeling_pe_audio",
-    "PeAudioEncoder",
-    extractor="PeAudioFeatureExtractor",
-    extractor_settings=lambda config: {
-        "sampling_rate": config.dac_config.sampling_rate,
-        "hop_length": config.dac_config.hop_length,
-    },
-    blocks="layers",
-    convolutions=lambda config: _dac_stages(config.dac_config),
-    frames=_without_class_token,
-)
-_CLAP = Encoder(
-    "clap.modeling_clap",
-    "ClapAudioModel",
-    extractor="ClapFeatureExtractor",
-    extractor_settings=lambda config: {"feature_size": config.num_mel_bins},
-    extractor_arguments=MappingProxyType({"truncation": "rand_trunc"}),  # windows never exceed
-    blocks="audio_encoder.layers",
-    convolutions=no_convolutions,
-    accepted=("input_features", "is_longer"),
-    frames=_clap_frames,
-    window=lambda config, extractor: (extractor.nb_max_samples, 1),
-)
-_QWEN2 = _whisper_like("qwen2_audio", "Qwen2AudioEncoder", last_stages=lambda config: [(2, 2, 0)])
-_FLAMINGO = _whisper_like(
-    "audioflamingo3",
-    "AudioFlamingo3Encoder",
-    last_stages=lambda config: [(2, 2, 0)],
-    extractor_arguments=MappingProxyType({"return_attention_mask": True}),
-    accepted=("input_features", "attention_mask"),
-    renamed=MappingProxyType({"attention_mask": "input_features_mask"}),
-)
-_VOXTRAL = _whisper_like("voxtral", "VoxtralEncoder")
-_GLM = _whisper_like("glmasr", "GlmAsrEncoder")
-
+    "wav2vec2-bert": _seamless("wav2vec2_bert", "Wav2Vec2BertModel"),
+    "seamless_m4t": _seamless(
+        "seamless_m4t", "SeamlessM4TSpeechEncoder", last_stages=_seamless_adapter
+    ),
+    "seamless_m4t_v2": _seamless(
+        "seamless_m4t_v2", "SeamlessM4Tv2SpeechEncoder", last_stages=_seamless_adapter
+    ),
+    "whisper": _whisper_like("whisper", "WhisperEncoder"),
+    "qwen2_audio": _whisper_like("qwen2_audio", "Qwen2AudioEncoder", last_stages=_halved),
+    "audioflamingo3": _whisper_like(
+        "audioflamingo3",
+        "AudioFlamingo3Encoder",
+        last_stages=_halved,
+        extractor_arguments=MappingProxyType({"return_attention_mask": True}),
+        accepted=_MASKED,
+        renamed=MappingProxyType({"attention_mask": "input_features_mask"}),
+    ),
+    "voxtral": _whisper_like("voxtral", "VoxtralEncoder"),
+    "glmasr": _whisper_like("glmasr", "GlmAsrEncoder"),
+    "audio-spectrogram-transformer": _encoder(
+        "audio_spectrogram_transformer",
+        "ASTModel",
+        "AST",
+        extractor_settings=_from_config(num_mel_bins="num_mel_bins", max_length="max_length"),
+        blocks="layers",
+        convolutions=lambda config: [(config.patch_size, config.time_stride, 0)],
+        frames=_ast_frames,
+        window=_ast_window,
+    ),
+    "speech_to_text": _encoder(
+        "speech_to_text",
+        "Speech2TextEncoder",
+        "Speech2Text",
+        extractor_settings=_from_config(
+            feature_size="input_feat_per_channel", num_mel_bins="input_feat_per_channel"
+        ),
+        blocks="layers",
+        convolutions=lambda config: [(k, 2, k // 2) for k in config.conv_kernel_sizes],
+        accepted=_MASKED,
+    ),
+    "clap": _encoder(
+        "clap",
+        "ClapAudioModel",
+        "Clap",
+        extractor_settings=_MEL_BINS,
+        extractor_arguments=MappingProxyType({"truncation": "rand_trunc"}),  # windows never exceed
+        blocks="audio_encoder.layers",
+        convolutions=no_convolutions,
+        accepted=("input_features", "is_longer"),
+        frames=_clap_frames,
+        window=lambda config, extractor: (extractor.nb_max_samples, 1),
+    ),
+    "parakeet_ctc": _encoder(
+        "parakeet",
+        "ParakeetEncoder",
+        "Parakeet",
+        extractor_settings=_MEL_BINS,
+        blocks="layers",
+        convolutions=_parakeet_convolutions,
+        accepted=_MASKED,
+    ),
+    "lasr_ctc": _encoder(
+        "lasr",
+        "LasrEncoder",
+        "Lasr",
+        extractor_settings=_MEL_BINS,
+        blocks="layers",
+        convolutions=lambda config: (
+            [(config.subsampling_conv_kernel_size, config.subsampling_conv_stride, 0)] * 2
+        ),
+        accepted=_MASKED,
+    ),
+    "pe_audio": _encoder(
+        "pe_audio",
+        "PeAudioEncoder",
+        "PeAudio",
+        extractor_settings=_from_config(
+            sampling_rate="dac_config.sampling_rate", hop_length="dac_config.hop_length"
+        ),
+        blocks="layers",
+        convolutions=lambda config: _dac_stages(config.dac_config),
+        frames=_without_class_token,
+    ),
+    "encodec": _encoder(
+        "encodec",
+        "EncodecModel",
+        "Encodec",
+        extractor_settings=_from_config(
+            feature_size="audio_channels", sampling_rate="sampling_rate"
+        ),
+        kind=CODEC,
+        parts=("encoder",),
+        frames=_channels_last,
+    ),
+    "mimi": _encoder(
+        "mimi",
+        "MimiEncoderModel",
+        "Encodec",
+        extractor_settings=_from_config(sampling_rate="sampling_rate"),
+        kind=CODEC,
+        parts=("encoder_seanet", "encoder_transformer", "downsample"),
+        frames=_mimi_frames,
+    ),
+    "dac": _encoder(
+        "dac",
+        "DacModel",
+        "Dac",
+        extractor_settings=_from_config(sampling_rate="sampling_rate", hop_length="hop_length"),
+        kind=CODEC,
+        parts=("encoder",),
+        frames=_channels_last,
+    ),
+    "xcodec": _encoder(
+        "xcodec",
+        "XcodecModel",
+        "Dac",
+        extractor_settings=_from_config(sampling_rate="sample_rate", hop_length="hop_length"),
+        kind=CODEC,
+        parts=("acoustic_encoder",),
+        frames=_channels_last,
+    ),
+}
+# Encoders saved by themselves carry a model type of their own.
+_SAVED_ALONE = {
+    "qwen2_audio_encoder": "qwen2_audio",
+    "audioflamingo3_encoder": "audioflamingo3",
+    "voxtral_encoder": "voxtral",
+    "glmasr_encoder": "glmasr",
+    "clap_audio_model": "clap",
+    "parakeet_encoder": "parakeet_ctc",
+    "lasr_encoder": "lasr_ctc",
+    "pe_audio_encoder": "pe_audio",
+}
 # Configuration's model type: encoder.
 ENCODERS: Mapping[str, Encoder] = MappingProxyType(
-    {
-        "wav2vec2": _wav2vec2("wav2vec2", "Wav2Vec2Model"),
-        "hubert": _wav2vec2("hubert", "HubertModel"),
-        "wavlm": _wav2vec2("wavlm", "WavLMModel"),
-        "unispeech": _wav2vec2("unispeech", "UniSpeechModel"),
-        "unispeech-sat": _wav2vec2("unispeech_sat", "UniSpeechSatModel"),
-        "data2vec-audio": Encoder("data2vec.modeling_data2vec_audio", "Data2VecAudioModel"),
-        "wav2vec2-conformer": _wav2vec2("wav2vec2_conformer", "Wav2Vec2ConformerModel"),
-        "sew": _wav2vec2("sew", "SEWModel", convolutions=_squeezed),
-        "sew-d": _wav2vec2(
-            "sew_d", "SEWDModel", convolutions=_squeezed, blocks="encoder.encoder.layer"
-        ),
-        "speecht5": _wav2vec2(
-            "speecht5",
-            "SpeechT5EncoderWithSpeechPrenet",
-            extractor="SpeechT5FeatureExtractor",
-            blocks="wrapped_encoder.layers",
-        ),
-        "moonshine": _wav2vec2(
-            "moonshine",
-            "MoonshineEncoder",
-            extractor_settings=lambda config: {"do_normalize": False},
-            blocks="layers",
-            convolutions=lambda config: [(127, 64, 0), (7, 3, 0), (3, 2, 0)],
-        ),
-        "wav2vec2-bert": _seamless("wav2vec2_bert", "Wav2Vec2BertModel"),
-        "seamless_m4t": _seamless(
-            "seamless_m4t", "SeamlessM4TSpeechEncoder", last_stages=_seamless_adapter
-        ),
-        "seamless_m4t_v2": _seamless(
-            "seamless_m4t_v2", "SeamlessM4Tv2SpeechEncoder", last_stages=_seamless_adapter
-        ),
-        "whisper": _whisper_like("whisper", "WhisperEncoder"),
-        "qwen2_audio": _QWEN2,
-        "qwen2_audio_encoder": _QWEN2,
-        "audioflamingo3": _FLAMINGO,
-        "audioflamingo3_encoder": _FLAMINGO,
-        "voxtral": _VOXTRAL,
-        "voxtral_encoder": _VOXTRAL,
-        "glmasr": _GLM,
-        "glmasr_encoder": _GLM,
-        "audio-spectrogram-transformer": Encoder(
-            "audio_spectrogram_transformer.modeling_audio_spectrogram_transformer",
-            "ASTModel",
-            extractor="ASTFeatureExtractor",
-            extractor_settings=lambda config: {
-                "num_mel_bins": config.num_mel_bins,
-                "max_length": config.max_length,
-            },
-            blocks="layers",
-            convolutions=lambda config: [(config.patch_size, config.time_stride, 0)],
-            frames=_ast_frames,
-            window=_ast_window,
-        ),
-        "speech_to_text": Encoder(
-            "speech_to_text.modeling_speech_to_text",
-            "Speech2TextEncoder",
-            extractor="Speech2TextFeatureExtractor",
-            extractor_settings=lambda config: {
-                "feature_size": config.input_feat_per_channel,
-                "num_mel_bins": config.input_feat_per_channel,
-            },
-            blocks="layers",
-            convolutions=lambda config: [(k, 2, k // 2) for k in config.conv_kernel_sizes],
-            accepted=("input_features", "attention_mask"),
-        ),
-        "clap": _CLAP,
-        "clap_audio_model": _CLAP,
-        "parakeet_ctc": _PARAKEET,
-        "parakeet_encoder": _PARAKEET,
-        "lasr_ctc": _LASR,
-        "lasr_encoder": _LASR,
-        "pe_audio": _PE_AUDIO,
-        "pe_audio_encoder": _PE_AUDIO,
-        "encodec": Encoder(
-            "encodec.modeling_encodec",
-            "EncodecModel",
-            extractor="EncodecFeatureExtractor",
-            extractor_settings=lambda config: {
-                "feature_size": config.audio_channels,
-                "sampling_rate": config.sampling_rate,
-            },
-            kind=CODEC,
-            parts=("encoder",),
-            frames=_channels_last,
-        ),
-        "mimi": Encoder(
-            "mimi.modeling_mimi",
-            "MimiEncoderModel",
-            extractor="EncodecFeatureExtractor",
-            extractor_settings=lambda config: {"sampling_rate": config.sampling_rate},
-            kind=CODEC,
-            parts=("encoder_seanet", "encoder_transformer", "downsample"),
-            frames=_mimi_frames,
-        ),
-        "dac": Encoder(
-            "dac.modeling_dac",
-            "DacModel",
-            extractor="DacFeatureExtractor",
-            extractor_settings=lambda config: {
-                "sampling_rate": config.sampling_rate,
-                "hop_length": config.hop_length,
-            },
-            kind=CODEC,
-            parts=("encoder",),
-            frames=_channels_last,
-        ),
-        "xcodec": Encoder(
-            "xcodec.modeling_xcodec",
-            "XcodecModel",
-            extractor="DacFeatureExtractor",
-            extractor_settings=lambda config: {
-                "sampling_rate": config.sample_rate,
-                "hop_length": config.hop_length,
-            },
-            kind=CODEC,
-            parts=("acoustic_encoder",),
-            frames=_channels_last,
-        ),
-    }
+    _ENCODERS | {alone: _ENCODERS[whole] for alone, whole in _SAVED_ALONE.items()}
 )

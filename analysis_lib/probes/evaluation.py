@@ -30,7 +30,8 @@ from ..device import resolve_device
 from ..errors import AlignmentError, AudioNotice, DataError, ParameterError, UnknownNameError
 from ..models import AudioModel
 from .metrics import scene_score
-from .training import PAPER_GRID, Configuration, ProbeData, TrainedProbes, train_probes
+from .recipe import PAPER_GRID, Configuration
+from .training import ProbeData, TrainedProbes, train_probes
 
 __all__ = ["LINEAR_PENALTIES", "PROTOCOLS", "evaluate", "require_disjoint", "ridge_path"]
 
@@ -95,6 +96,17 @@ def evaluate(
         When clips have no features, or arrays do not fit.
     DataError
         When features are not finite, or the network was trained on clips of the task.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import data, probes
+    >>> task = data.task("demo-scene")
+    >>> noise = np.random.default_rng(0).standard_normal((len(task.clips), 8))
+    >>> features = {"labels": task.targets + 0.1 * noise[:, :1], "noise": noise}
+    >>> result = probes.evaluate(features, task, protocol="linear", device="cpu")
+    >>> result["mean_score"].values.round(2)
+    array([1.])
     """
     if protocol not in PROTOCOLS:
         raise UnknownNameError("protocol", protocol, PROTOCOLS)
@@ -133,6 +145,11 @@ def require_disjoint(model: Representation, task: Task) -> None:
     Raises
     ------
     DataError
+
+    Examples
+    --------
+    >>> from analysis_lib import data, probes
+    >>> probes.require_disjoint("small-cnn", data.task("demo-scene"))
     """
     name = _name(model)
     n_heard = task.metadata.get("light_zoo_clips", 0)
@@ -287,6 +304,16 @@ def ridge_path(
     -------
     callable
         From (n_new, n_units) to predictions of shape (n_penalties, n_new, n_targets).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import probes
+    >>> x = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
+    >>> predict = probes.ridge_path(x, 2 * x, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    >>> predict(x)[:, :, 0]
+    tensor([[-2.0000,  0.0000,  2.0000],
+            [-1.5000,  0.0000,  1.5000]], dtype=torch.float64)
     """
     dual = x.shape[0] <= x.shape[1]
     values, vectors = torch.linalg.eigh(x @ x.T if dual else x.T @ x)

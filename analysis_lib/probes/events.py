@@ -65,6 +65,14 @@ def evaluate_events(
     ------
     ParameterError
         When the task is not an event task.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, models, probes
+    >>> task, model = data.task("demo-events"), models.load("log-mel", device="cpu")
+    >>> result = probes.evaluate_events(model, task, penalties=[1e-3])
+    >>> [str(metric) for metric in result["metric"].values]
+    ['event_onset_200ms_fms', 'event_onset_50ms_fms']
     """
     if task.embedding_type != "event":
         raise ParameterError(f"task {task.name} is a scene task: use probes.evaluate()")

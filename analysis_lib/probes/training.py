@@ -1,4 +1,4 @@
-"""Training the probes of a whole grid at once.
+"""Training the probes of a whole grid together.
 
 A probe mixes the layers of a representation with learned non-negative weights and classifies the
 mix with a small network (Pepino et al. 2025, after HEAR)::
@@ -6,57 +6,36 @@ mix with a small network (Pepino et al. 2025, after HEAR)::
     x = sum_l w_l x_l,  w = |a| / sum |a|        then        [linear, batch norm, dropout, ReLU]
     once or twice                                then        linear
 
-Configurations with the same number of hidden layers are stacked and trained together by batched
-matrix products. They share the order of the clips and the dropout masks (common random numbers),
-so that a configuration trained alone does exactly the same, and configurations differ by what
-they are rather than by luck.
+All configurations go through the epochs together. What does not depend on them is done once: a
+batch is gathered, its dropout masks are drawn, the validation clips are scored. On a GPU
+configurations of one shape are also computed together, by batched matrix products. On a CPU every
+core takes one configuration after the other: a batch is too small to be shared out among cores, and
+a product of stacked matrices no faster than one after the other.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 
 from ..device import available_memory, require_memory
 from ..errors import DataError, ParameterError
-
-__all__ = [
-    "PAPER_GRID",
-    "Configuration",
-    "ProbeData",
-    "TrainedProbes",
-    "dropout_mask",
-    "initial_parameters",
-    "train_probes",
-]
-
-BATCH = 1024
-DROPOUT = 0.1
-_BN_MOMENTUM, _BN_EPS = 0.1, 1e-5
-# On a CPU, larger tensors leave the cache and are mapped anew at every step.
-_CPU_BYTES_PER_TENSOR = 16 << 20
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """One point of the grid: hidden widths, learning rate, initial weights."""
-
-    hidden: tuple[int, ...]
-    learning_rate: float
-    init: str
-
-    def __str__(self) -> str:
-        return f"{'x'.join(map(str, self.hidden))} lr {self.learning_rate:g} {self.init}"
-
-
-PAPER_GRID = tuple(
-    Configuration(hidden, rate, init)
-    for hidden in ((1024,), (1024, 1024))
-    for rate in (3.2e-3, 1e-3, 3.2e-4, 1e-4)
-    for init in ("xavier_uniform", "xavier_normal")
+from .recipe import (
+    BATCH,
+    INITIALISERS,
+    PAPER_GRID,
+    Configuration,
+    dropout_mask,
+    epoch_batches,
+    epoch_generator,
 )
+from .stack import Stack, Workspace
+
+__all__ = ["ProbeData", "TrainedProbes", "train_probes"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +45,8 @@ class ProbeData:
     Attributes
     ----------
     train, valid, test : tensor of shape (n_layers, n_clips, n_units)
-    train_targets, valid_targets : tensor of shape (n_clips, n_classes)
-        0 or 1.
+    train_targets : tensor of shape (n_clips, n_classes)
+        0 or 1; one-hot unless ``multilabel``.
     multilabel : bool
         Sigmoid and binary cross-entropy instead of softmax and cross-entropy.
     valid_score : callable of (..., n_clips, n_classes) logits to (...,) scores
@@ -137,313 +116,191 @@ def train_probes(
     check_every : int
         Epochs between two checks.
     n_configurations_batch : int or "auto"
-        How many configurations are trained at once; less needs less memory, and changes nothing
-        else. ``"auto"`` takes all on a GPU, and on a CPU as many as keep a step in its cache.
+        How many configurations of one shape are stacked and computed at once; changes nothing but
+        speed and memory. ``"auto"`` takes all that fit on a GPU, and one on a CPU.
 
     Raises
     ------
     DataError
         When there are fewer than two clips to train on.
+    ParameterError
+        When a configuration names unknown initial weights.
     MemoryBudgetError
-        When even one configuration at a time would not fit.
+        When the grid would not fit.
     """
-    n_layers, n_train, n_units = data.train.shape
-    if n_train < 2:
-        raise DataError(f"a probe needs at least two clips to train on, not {n_train}")
+    if data.train.shape[1] < 2:
+        raise DataError(f"a probe needs at least two clips to train on, not {data.train.shape[1]}")
     for configuration in configurations:
-        if configuration.init not in _INITIALISERS:
+        if configuration.init not in INITIALISERS:
             raise ParameterError(
-                f"init {configuration.init!r} must be one of {', '.join(_INITIALISERS)}"
+                f"init {configuration.init!r} must be one of {', '.join(INITIALISERS)}"
             )
-    groups = {}
-    for i, configuration in enumerate(configurations):
-        groups.setdefault(configuration.hidden, []).append(i)
-    outcomes = [None] * len(configurations)
-    for hidden, members in groups.items():
-        size = _batch_size(data, hidden, len(members), n_configurations_batch)
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
-            trained = _Stack(data, [configurations[i] for i in part], seed)
-            trained.fit(max_epochs, patience, check_every)
-            for i, outcome in zip(part, trained.outcomes(), strict=True):
-                outcomes[i] = outcome
-    return TrainedProbes(*(torch.stack(parts) for parts in zip(*outcomes, strict=True)))
+    grid = _Grid(data, configurations, seed, n_configurations_batch)
+    with _workers(data.train.device, len(grid.stacks)) as every:
+        grid.fit(max_epochs, patience, check_every, every)
+        return grid.outcome(every)
 
 
-def initial_parameters(
-    configuration: Configuration,
-    n_layers: int,
-    n_units: int,
-    n_classes: int,
-    seed: int,
-    dtype: torch.dtype = torch.float32,
-) -> dict[str, torch.Tensor]:
-    """Draw the initial parameters of one probe, on the CPU.
-
-    Equal for configurations that differ by the learning rate only. Biases start at 0 (the paper
-    does not say). A linear map before batch norm has none: the norm would take it out again.
-    """
-    generator = _generator(seed, 0, torch.device("cpu"))
-    widths = (n_units, *configuration.hidden)
-    parameters = {"mix": torch.ones(n_layers, dtype=dtype)}
-    for i, (n_in, n_out) in enumerate(zip(widths, (*widths[1:], n_classes), strict=True)):
-        weight = torch.empty(n_out, n_in, dtype=torch.float32)
-        _INITIALISERS[configuration.init](weight, generator=generator)
-        parameters[f"weight{i}"] = weight.to(dtype)
-        if i < len(configuration.hidden):
-            parameters[f"scale{i}"] = torch.ones(n_out, dtype=dtype)
-        parameters[f"shift{i}"] = torch.zeros(n_out, dtype=dtype)
-    return parameters
+Every = Callable[[Callable, Sequence[Stack]], list]  # like map
 
 
-def dropout_mask(
-    width: int, n_clips: int, generator: torch.Generator, dtype: torch.dtype
-) -> torch.Tensor:
-    """Mask of one dropout layer, shape (width, n_clips): 0, or 1 over the chance of being kept."""
-    shape = (width, n_clips)
-    drawn = torch.rand(shape, generator=generator, device=generator.device)
-    return (drawn >= DROPOUT).to(dtype).mul_(1 / (1 - DROPOUT))
+@contextmanager
+def _workers(device: torch.device, n_stacks: int) -> Iterator[Every]:
+    """Share stacks out among the threads that torch would use within each product."""
+    n_threads = torch.get_num_threads()
+    n_workers = min(n_threads, n_stacks) if device.type == "cpu" else 1
+    if n_workers == 1:
+        yield lambda function, stacks: [function(stack) for stack in stacks]
+        return
+    try:
+        with ThreadPoolExecutor(
+            n_workers, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            yield lambda function, stacks: list(pool.map(function, stacks))
+    finally:
+        torch.set_num_threads(n_threads)  # some libraries keep one number for all threads
 
 
-def epoch_batches(n_clips: int, generator: torch.Generator) -> list[torch.Tensor] | list[slice]:
-    """Rows of each step of one epoch, shuffled unless one step takes all.
+class _Grid:
+    """All configurations, as stacks that take turns at every batch."""
 
-    Batch norm cannot use a single clip, so a last batch of one joins the one before.
-    """
-    if n_clips <= BATCH:
-        return [slice(None)]
-    order = torch.randperm(n_clips, generator=generator, device=generator.device)
-    batches = list(order.split(BATCH))
-    if len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
+    def __init__(self, data: ProbeData, configurations, seed: int, stack_size: int | str):
+        self.data, self.seed = data, seed
+        self.device, self.dtype = data.train.device, data.train.dtype
+        groups = {}
+        for i, configuration in enumerate(configurations):
+            groups.setdefault(configuration.hidden, []).append(i)
+        # The largest first, so that no thread is left with one at the end.
+        groups = dict(sorted(groups.items(), key=lambda group: sum(group[0]), reverse=True))
+        size = _stack_size(data, groups, stack_size)
+        members = [
+            group[start : start + size]
+            for group in groups.values()
+            for start in range(0, len(group), size)
+        ]
+        n_layers, _, n_units = data.train.shape
+        n_classes = data.train_targets.shape[1]
+        space = Workspace(self.device, self.dtype)
+        self.stacks = [
+            Stack([configurations[i] for i in part], n_layers, n_units, n_classes,
+                  data.multilabel, seed, self.device, space, self.dtype)
+            for part in members
+        ]  # fmt: skip
+        self.members = members  # configurations of each stack
+        self.active = [list(part) for part in members]  # those that still train
+        n = len(configurations)
+        self.best_score = torch.full((n,), -math.inf, dtype=torch.float64)
+        self.best_epoch = torch.zeros(n, dtype=torch.long)
+        self.n_epochs = torch.zeros(n, dtype=torch.long)
+        # (n_classes, n_clips), and one-hot if exactly one label is meant to be there.
+        self.targets = data.train_targets.T.to(self.dtype).contiguous()
+
+    def fit(self, max_epochs: int, patience: int, check_every: int, every: Every) -> None:
+        """Train until every configuration has stopped."""
+        self.train_loss = torch.full((len(self.n_epochs), max_epochs), math.nan)
+        for epoch in range(1, max_epochs + 1):
+            active = [i for part in self.active for i in part]
+            self.train_loss[active, epoch - 1] = self._train_epoch(epoch, every)
+            self.n_epochs[active] = epoch
+            if epoch % check_every and epoch < max_epochs:
+                continue
+            self._check(active, epoch, every)
+            waited = epoch - self.best_epoch
+            for k, part in enumerate(self.active):
+                kept = [row for row, i in enumerate(part) if waited[i] < patience * check_every]
+                if kept and len(kept) < len(part):
+                    self.stacks[k].keep(kept)
+                self.active[k] = [part[row] for row in kept]
+            if not any(self.active):
+                return
+
+    def outcome(self, every: Every) -> TrainedProbes:
+        """Everything at its best epoch, in the order of the configurations."""
+        order = torch.tensor([i for part in self.members for i in part]).argsort()
+        test, valid = (
+            torch.cat(every(lambda stack, x=x: _predicted(stack, x, best=True), self.stacks))
+            for x in (self.data.test, self.data.valid)
+        )
+        test, valid = test.cpu()[order], valid.cpu()[order]
+        weights = torch.cat([stack.mixing_weights() for stack in self.stacks]).cpu()[order]
+        return TrainedProbes(
+            self.best_score, self.best_epoch, self.n_epochs, test, valid, weights, self.train_loss
+        )
+
+    def _training(self) -> list[Stack]:
+        return [stack for stack, part in zip(self.stacks, self.active, strict=True) if part]
+
+    def _train_epoch(self, epoch: int, every: Every) -> torch.Tensor:
+        """Take one pass over the training clips; mean loss of the active configurations."""
+        stacks, n_train = self._training(), self.data.train.shape[1]
+        layers = sorted({(i, width) for stack in stacks for i, width in enumerate(stack.hidden)})
+        generators = {
+            (i, width): epoch_generator(self.seed, epoch, self.device, i) for i, width in layers
+        }
+        totals = 0
+        for rows in epoch_batches(n_train, epoch_generator(self.seed, epoch, self.device)):
+            x, targets = self.data.train[:, rows], self.targets[:, rows]
+            ceilings = {
+                (i, width): _ceiling(dropout_mask(width, x.shape[1], generator, self.dtype))
+                for (i, width), generator in generators.items()
+            }
+            losses = every(partial(_step, x=x, targets=targets, ceilings=ceilings), stacks)
+            totals = totals + torch.cat(losses) * x.shape[1]
+        return (totals / n_train).float().cpu()
+
+    def _check(self, active: Sequence[int], epoch: int, every: Every) -> None:
+        """Score the validation clips, and remember what is better than ever."""
+        valid = self.data.valid
+        logits = torch.cat(every(lambda stack: _predicted(stack, valid), self._training()))
+        score = self.data.valid_score(logits).double().cpu().nan_to_num(nan=-math.inf)
+        better = score > self.best_score[active]
+        improved = {i for i, is_better in zip(active, better.tolist(), strict=True) if is_better}
+        self.best_score[active] = torch.maximum(score, self.best_score[active])
+        self.best_epoch[sorted(improved)] = epoch
+        for stack, part, members in zip(self.stacks, self.active, self.members, strict=True):
+            stack.remember({row: members.index(i) for row, i in enumerate(part) if i in improved})
 
 
-def epoch_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """Random numbers of one epoch (counted from 1), the same for every configuration."""
-    return _generator(seed, epoch, device)
+def _step(stack: Stack, x, targets, ceilings) -> torch.Tensor:
+    return stack.step(x, targets, [ceilings[layer] for layer in enumerate(stack.hidden)])
 
 
-_INITIALISERS = {
-    "xavier_uniform": torch.nn.init.xavier_uniform_,
-    "xavier_normal": torch.nn.init.xavier_normal_,
-}
+def _ceiling(mask: torch.Tensor) -> torch.Tensor:
+    """Infinite where a dropout mask keeps, 0 elsewhere: clamping to it is dropout and ReLU."""
+    return torch.where(mask > 0, torch.inf, 0.0).to(mask.dtype)
 
 
-def _generator(seed: int, stream: int, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed((seed + 1) * 1_000_003 + stream)
+def _predicted(stack: Stack, x: torch.Tensor, best: bool = False) -> torch.Tensor:
+    """Logits of all clips, shape (n_configurations, n_clips, n_classes), in blocks of clips."""
+    if x.shape[1] <= 4 * BATCH:
+        return stack.predict(x, best)
+    return torch.cat([stack.predict(part, best) for part in x.split(4 * BATCH, dim=1)], dim=1)
 
 
-def _batch_size(data: ProbeData, hidden, n_members: int, wanted: int | str) -> int:
+def _stack_size(data: ProbeData, groups: dict, wanted: int | str) -> int:
+    """How many configurations to stack; refuses a grid that does not fit in memory."""
     n_layers, n_train, n_units = data.train.shape
-    n_classes = data.train_targets.shape[1]
-    item = data.train.element_size()
-    widths = (n_units, *hidden, n_classes)
-    n_parameters = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
-    n_rows = min(n_train, BATCH)
-    step = n_rows * (n_units + 5 * sum(hidden)) * item
-    each = 6 * n_parameters * item + step  # weights, gradients, two moments, best copy, spare
+    n_classes, item = data.train_targets.shape[1], data.train.element_size()
+    n_rows = max(min(n_train, BATCH), min(data.valid.shape[1], 4 * BATCH))
+    kept = largest = 0
+    for hidden, members in groups.items():
+        widths = (n_units, *hidden, n_classes)
+        n_parameters = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        kept += 4 * len(members) * n_parameters * item  # weights, two moments, best copy
+        # Gradients; two activations per hidden layer, two errors, mixed layers and their error.
+        step = n_parameters + n_rows * (2 * n_units + 4 * sum(hidden))
+        largest = max(largest, step * item)
+    n_working = torch.get_num_threads() if data.train.device.type == "cpu" else 1
     require_memory(
-        each,
+        kept + n_working * largest,
         data.train.device,
-        "training one probe",
-        "Reduce the units first, for instance by PCA to a common width.",
+        "training the probes",
+        "Reduce the units first, for instance by PCA to a common width, or give a smaller grid.",
     )
     if wanted != "auto":
         if not isinstance(wanted, int) or wanted < 1:
             raise ParameterError(f"n_configurations_batch must be 'auto' or >= 1, not {wanted!r}")
         return wanted
-    fitting = int(0.5 * available_memory(data.train.device) / each)
     if data.train.device.type == "cpu":
-        widest = max(widths)
-        largest = max(n_rows * widest, *(a * b for a, b in zip(widths, widths[1:], strict=False)))
-        fitting = min(fitting, _CPU_BYTES_PER_TENSOR // (largest * item))
-    return max(1, min(n_members, fitting))
-
-
-class _Stack:
-    """Probes of one shape, their parameters stacked along a first dimension.
-
-    Activations are (configuration, width, clip): batch norm then reduces over contiguous memory.
-    """
-
-    def __init__(self, data: ProbeData, configurations: Sequence[Configuration], seed: int):
-        self.data, self.seed = data, seed
-        self.device, self.dtype = data.train.device, data.train.dtype
-        n_layers, _, n_units = data.train.shape
-        self.hidden = configurations[0].hidden
-        drawn = [
-            initial_parameters(
-                configuration, n_layers, n_units, data.train_targets.shape[1], seed, self.dtype
-            )
-            for configuration in configurations
-        ]
-        self.parameters = {
-            name: torch.stack([one[name] for one in drawn]).to(self.device) for name in drawn[0]
-        }
-        n = len(configurations)
-        self.statistics = {
-            f"{kind}{i}": torch.full((n, width), start, dtype=self.dtype, device=self.device)
-            for i, width in enumerate(self.hidden)
-            for kind, start in (("mean", 0.0), ("variance", 1.0))
-        }
-        self.rates = [configuration.learning_rate for configuration in configurations]
-        self._make_optimiser()
-        self.best = {name: value.clone() for name, value in self._state().items()}
-        self.best_score = torch.full((n,), -math.inf, dtype=torch.float64)
-        self.best_epoch = torch.zeros(n, dtype=torch.long)
-        self.n_epochs = torch.zeros(n, dtype=torch.long)
-        self.active = torch.arange(n)  # configurations that the stacked tensors still hold
-
-    def _state(self) -> dict[str, torch.Tensor]:
-        return {**self.parameters, **self.statistics}
-
-    def fit(self, max_epochs: int, patience: int, check_every: int) -> None:
-        """Train until every configuration has stopped."""
-        self.train_loss = torch.full((len(self.active), max_epochs), math.nan)
-        for epoch in range(1, max_epochs + 1):
-            self.train_loss[self.active, epoch - 1] = self._train_epoch(epoch)
-            self.n_epochs[self.active] = epoch
-            if epoch % check_every and epoch < max_epochs:
-                continue
-            state = self._state()
-            logits = self._predict(self.data.valid, state)
-            score = self.data.valid_score(logits).double().cpu().nan_to_num(nan=-math.inf)
-            better = score > self.best_score[self.active]
-            if better.any():
-                improved = self.active[better]
-                self.best_score[improved] = score[better]
-                self.best_epoch[improved] = epoch
-                rows, targets = better.to(self.device), improved.to(self.device)
-                for name, value in state.items():
-                    self.best[name][targets] = value[rows]
-            waited = epoch - self.best_epoch[self.active]
-            keep = waited < patience * check_every
-            if not keep.any():
-                return
-            if not keep.all():
-                self._keep(keep)
-
-    def outcomes(self) -> list[tuple[torch.Tensor, ...]]:
-        """Fields of :class:`TrainedProbes`, per configuration."""
-        test = self._predict(self.data.test, self.best).cpu()
-        valid = self._predict(self.data.valid, self.best).cpu()
-        weights = _mixing_weights(self.best["mix"]).cpu()
-        return list(
-            zip(
-                self.best_score, self.best_epoch, self.n_epochs, test, valid, weights,
-                self.train_loss, strict=True,
-            )
-        )  # fmt: skip
-
-    def _keep(self, keep: torch.Tensor) -> None:
-        """Go on with some of the configurations only."""
-        self.active = self.active[keep]
-        rows = keep.to(self.device)
-        self.parameters = {name: value[rows] for name, value in self.parameters.items()}
-        self.statistics = {name: value[rows] for name, value in self.statistics.items()}
-        kept = keep.nonzero().flatten().tolist()
-        moments = [[self.optimiser.state[view] for view in self.views[i]] for i in kept]
-        self.rates = [self.rates[i] for i in kept]
-        self._make_optimiser(moments)
-
-    def _make_optimiser(self, moments: Sequence[Sequence[dict]] | None = None) -> None:
-        """Adam on views into the stacked parameters, one group per configuration."""
-        trained = [
-            value for name, value in self.parameters.items() if name != "mix" or value.shape[1] > 1
-        ]
-        self.views = [[value[i] for value in trained] for i in range(len(self.rates))]
-        groups = [
-            {"params": views, "lr": rate}
-            for views, rate in zip(self.views, self.rates, strict=True)
-        ]
-        self.optimiser = torch.optim.Adam(groups, fused=True)
-        if moments is not None:
-            for views, states in zip(self.views, moments, strict=True):
-                self.optimiser.state.update(zip(views, states, strict=True))
-
-    def _train_epoch(self, epoch: int) -> torch.Tensor:
-        """Take one pass over the training clips; mean loss per configuration."""
-        generator = epoch_generator(self.seed, epoch, self.device)
-        n_train = self.data.train.shape[1]
-        total = torch.zeros(len(self.active), dtype=self.dtype, device=self.device)
-        for rows in epoch_batches(n_train, generator):
-            x, targets = self.data.train[:, rows], self.data.train_targets[rows]
-            masks = [
-                dropout_mask(width, x.shape[1], generator, self.dtype) for width in self.hidden
-            ]
-            leaves = {
-                name: value.detach().requires_grad_() for name, value in self.parameters.items()
-            }
-            losses = self._losses(self._forward(x, leaves, masks), targets)
-            names = [name for name in leaves if name != "mix" or x.shape[0] > 1]
-            gradients = torch.autograd.grad(losses.sum(), [leaves[name] for name in names])
-            for i, views in enumerate(self.views):
-                for view, gradient in zip(views, gradients, strict=True):
-                    view.grad = gradient[i]
-            self.optimiser.step()
-            total += losses.detach() * x.shape[1]
-        return (total / n_train).float().cpu()
-
-    def _forward(self, x, parameters, masks) -> torch.Tensor:
-        """Logits in training, shape (configuration, n_classes, n_clips)."""
-        h = _mixed(x, parameters["mix"])
-        for i, width in enumerate(self.hidden):
-            h = torch.matmul(parameters[f"weight{i}"], h)
-            n_stacked, _, n_clips = h.shape
-            running = self.statistics[f"mean{i}"], self.statistics[f"variance{i}"]
-            h = F.batch_norm(
-                h.reshape(1, n_stacked * width, n_clips),
-                running[0].view(-1),
-                running[1].view(-1),
-                parameters[f"scale{i}"].reshape(-1),
-                parameters[f"shift{i}"].reshape(-1),
-                training=True,
-                momentum=_BN_MOMENTUM,
-                eps=_BN_EPS,
-            ).view(n_stacked, width, n_clips)
-            h = h.mul_(masks[i]).relu_()
-        i = len(self.hidden)
-        return torch.matmul(parameters[f"weight{i}"], h) + parameters[f"shift{i}"][..., None]
-
-    @torch.no_grad()
-    def _predict(self, x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits in evaluation, shape (configuration, n_clips, n_classes)."""
-        outputs = []
-        for rows in torch.arange(x.shape[1], device=x.device).split(4 * BATCH):
-            h = _mixed(x if len(rows) == x.shape[1] else x[:, rows], state["mix"])
-            for i in range(len(self.hidden)):
-                # Batch norm with running statistics is one more affine map.
-                scale = state[f"scale{i}"] * (state[f"variance{i}"] + _BN_EPS).rsqrt()
-                shift = state[f"shift{i}"] - state[f"mean{i}"] * scale
-                h = torch.matmul(state[f"weight{i}"], h)
-                h = h.mul_(scale[..., None]).add_(shift[..., None]).relu_()
-            i = len(self.hidden)
-            h = torch.matmul(state[f"weight{i}"], h) + state[f"shift{i}"][..., None]
-            outputs.append(h.transpose(1, 2))
-        return torch.cat(outputs, dim=1)
-
-    def _losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss over clips (and labels), per configuration."""
-        if self.data.multilabel:
-            targets = targets.T.expand_as(logits)
-            losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-            return losses.mean(dim=(1, 2))
-        classes = targets.argmax(dim=1).expand(len(logits), -1)
-        return F.cross_entropy(logits, classes, reduction="none").mean(dim=1)
-
-
-def _mixing_weights(mix: torch.Tensor) -> torch.Tensor:
-    return mix.abs() / mix.abs().sum(dim=-1, keepdim=True)
-
-
-def _mixed(x: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """Mix layers per configuration: (layer, clip, unit) to (configuration, unit, clip).
-
-    One layer needs no mixing (its weight is 1 whatever is learned) and is not copied.
-    """
-    n_layers, n_clips, n_units = x.shape
-    if n_layers == 1:
-        return x.transpose(1, 2)
-    mixed = _mixing_weights(mix) @ x.reshape(n_layers, n_clips * n_units)
-    return mixed.view(-1, n_clips, n_units).transpose(1, 2)
+        return 1
+    return max(1, int((0.5 * available_memory(data.train.device) - kept) / largest))

@@ -53,6 +53,17 @@ def layerwise(
     ------
     AlignmentError, DataError
         When sounds do not match by name, or there are fewer than 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import rsa
+    >>> rng = np.random.default_rng(0)
+    >>> features = {"near": rng.standard_normal((12, 10)), "far": rng.standard_normal((12, 10))}
+    >>> responses = features["near"] @ rng.standard_normal((10, 30))
+    >>> similarity = rsa.layerwise(features, responses, device="cpu")["score"]
+    >>> str(similarity["layer"].values[similarity.argmax("layer").item()])
+    'near'
     """
     both = Matrices.of(features, responses, groupby, device)
     score = both.usable_only(spearman(both.models, both.brains))
@@ -98,6 +109,17 @@ def cross_validated(
     ------
     AlignmentError, DataError, ParameterError
         When sounds do not match by name, are fewer than 4, or too few for the folds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import rsa
+    >>> rng = np.random.default_rng(0)
+    >>> features = {"near": rng.standard_normal((30, 10)), "far": rng.standard_normal((30, 10))}
+    >>> responses = features["near"] @ rng.standard_normal((10, 30))
+    >>> result = rsa.cross_validated(features, responses, np.arange(30) % 3, "strict", device="cpu")
+    >>> np.unique(result["choice"].values.astype(str)).tolist()
+    ['near']
     """
     if scheme not in SCHEMES:
         raise UnknownNameError("scheme", scheme, SCHEMES)
@@ -153,6 +175,19 @@ def noise_ceiling(
             by Spearman-Brown. Approximate: responses, not matrices, are averaged.
 
         NaN where fewer than two subjects, or repetitions, can be used.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from analysis_lib import rsa
+    >>> rng = np.random.default_rng(0)
+    >>> signal = np.tile(rng.standard_normal((20, 15)), 3)
+    >>> subject = ("target", np.repeat(["s1", "s2", "s3"], 15))
+    >>> noisy = signal + 0.5 * rng.standard_normal(signal.shape)
+    >>> responses = xr.DataArray(noisy, dims=("sound", "target"), coords={"subject": subject})
+    >>> ceiling = rsa.noise_ceiling(responses, device="cpu")
+    >>> bool((ceiling["lower"] < ceiling["upper"]).all())
+    True
     """
     brain = Matrices.of(None, responses, groupby, device)
     usable = ~brain.brains_unusable.reshape(brain.shape)

@@ -44,6 +44,15 @@ def rdm(
     ------
     DataError
         With fewer than 4 sounds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import rsa
+    >>> x = np.random.default_rng(0).standard_normal((5, 20))
+    >>> matrix = rsa.rdm(x)
+    >>> matrix.shape, bool(np.allclose(matrix, matrix.T))
+    ((5, 5), True)
     """
     values = torch.from_numpy(np.array(x, dtype=np.float64))
     if values.ndim != 2:
@@ -68,6 +77,14 @@ def compare(a: np.ndarray, b: np.ndarray, device: str = "auto") -> np.ndarray:
     -------
     array of shape (n_a, n_b)
         NaN where a matrix holds NaN or does not vary.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import rsa
+    >>> x = np.random.default_rng(0).standard_normal((8, 20))
+    >>> rsa.compare(rsa.rdm(x), rsa.rdm(2 * x), device="cpu").round(3)
+    array([[1.]])
     """
     on = resolve_device(device, float64=True)
     triangles = []
@@ -100,6 +117,14 @@ def embedding(matrix: np.ndarray, n_dimensions: int = 2) -> np.ndarray:
     ------
     DataError
         When the matrix holds NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import rsa
+    >>> x = np.random.default_rng(0).standard_normal((8, 20))
+    >>> rsa.embedding(rsa.rdm(x)).shape
+    (8, 2)
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     if not np.isfinite(matrix).all():

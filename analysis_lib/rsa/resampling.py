@@ -53,6 +53,17 @@ def bootstrap(
     -----
     Exact: a draw in which sound i comes c_i times counts the pair (i, j) c_i·c_j times, and
     midranks under such weights follow from one sort per matrix.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import rsa
+    >>> rng = np.random.default_rng(0)
+    >>> features = {"near": rng.standard_normal((30, 10)), "far": rng.standard_normal((30, 10))}
+    >>> responses = features["near"] @ rng.standard_normal((10, 30))
+    >>> result = rsa.bootstrap(features, responses, n_boot=50, device="cpu")
+    >>> bool(result["low"].sel(layer="near") > result["high"].sel(layer="far"))
+    True
     """
     if over not in RESAMPLED:
         raise UnknownNameError("thing to resample", over, RESAMPLED)
@@ -120,6 +131,17 @@ def permutation(
         ``p_value_max`` (layer[, roi]), against the highest layer of each shuffle, which
         controls the family-wise error over layers; ``p_value_subject`` (layer, subject[, roi]);
         ``null`` (permutation, layer[, roi]). p-values are (1 + #{null ≥ score}) / (1 + n).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import rsa
+    >>> rng = np.random.default_rng(0)
+    >>> features = {"near": rng.standard_normal((12, 10)), "far": rng.standard_normal((12, 10))}
+    >>> responses = features["near"] @ rng.standard_normal((10, 30))
+    >>> result = rsa.permutation(features, responses, n_permutations=99, device="cpu")
+    >>> float(result["p_value"].sel(layer="near"))
+    0.01
     """
     if n_permutations < 1:
         raise ParameterError("n_permutations must be at least 1")
