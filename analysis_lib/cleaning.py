@@ -11,8 +11,9 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from . import execution, models, results
+from . import execution, results
 from .errors import BrainbookError, DataError
+from .models.cards import all_cards
 from .models.registry import family_class
 from .paths import cache_dir, results_dir, source_sha256
 
@@ -58,7 +59,7 @@ def sizes() -> pd.DataFrame:
 def orphans(unused: bool = False) -> list[Orphan]:
     """Find what can never be used again: its key is not one that would be asked for.
 
-    Features of a model whose code or card has changed or is gone, results of an earlier version
+    Features of a model of the zoo whose code or card has changed, results of an earlier version
     of an analysis, chapters executed with other sources, receipts of jobs planned with other
     sources, and what killed runs left unfinished more than a day ago.
 
@@ -98,16 +99,15 @@ def _old_features(unused: bool) -> Iterator[tuple[Path, str]]:
 
 
 def _outdated(made_by: Mapping) -> str | None:
-    """Why features would not be found again, or None."""
-    try:
-        card = models.card(made_by["model"])
-        version = family_class(card.family).code_version
-    except BrainbookError:
-        return "there is no such model any more"
-    except KeyError:
-        return None  # a model from outside the zoo: only its owner knows
-    if made_by["code_version"] != version:
-        return f"made by code version {made_by['code_version']}, it is {version} now"
+    """Why features would not be found again, or None; only the zoo's own models are judged."""
+    card = all_cards().get(made_by["model"])
+    if card is None:
+        return None
+    family = family_class(card.family)
+    if made_by.get("class") != family.__name__:
+        return None
+    if made_by["code_version"] != family.code_version:
+        return f"made by code version {made_by['code_version']}, it is {family.code_version} now"
     if made_by["options"] != repr(sorted(card.options.items())):
         return "the model has other options now"
     return None

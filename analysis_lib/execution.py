@@ -9,7 +9,9 @@ import shutil
 import time
 import tokenize
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -235,7 +237,9 @@ def executed_path(chapter: str, parameters: Mapping[str, object]) -> Path:
     return cache_dir("chapters", f"{source.stem}-{key}.ipynb")
 
 
-def build_book(profile: str = "demo", force: bool = False, public: bool = False) -> Path:
+def build_book(
+    profile: str = "demo", force: bool = False, public: bool = False, jobs: int = 0
+) -> Path:
     """Execute every chapter in a profile and render the book.
 
     Parameters
@@ -246,6 +250,9 @@ def build_book(profile: str = "demo", force: bool = False, public: bool = False)
         Execute and render even when nothing has changed.
     public : bool
         Leave out what may not be passed on: sounds without a licence.
+    jobs : int
+        Chapters to execute at a time. By default two in the demo, which needs little memory, and
+        one otherwise: what a chapter has stored, the next one finds.
 
     Returns
     -------
@@ -262,11 +269,19 @@ def build_book(profile: str = "demo", force: bool = False, public: bool = False)
     analysis_lib.errors.UnknownNameError: unknown profile 'natsond'. Did you mean 'natsound'?
     """
     folder = project_root() / "book" / "chapters"
-    for name, source in chapters().items():
+    if profile not in profiles():
+        raise UnknownNameError("profile", profile, profiles())
+
+    def execute(name: str) -> None:
         values = {"profile": profile}
         if "public" in chapter_parameters(name):
             values["public"] = public
-        run(name, values, folder / f"{source.stem}.ipynb", force)
+        run(name, values, folder / f"{chapters()[name].stem}.ipynb", force)
+
+    at_once = jobs or min(2 if profile == "demo" else 1, os.cpu_count() or 1)
+    with _quiet_kernels(), ThreadPoolExecutor(at_once) as pool:
+        for _ in pool.map(execute, chapters()):
+            pass
     wanted = {source.stem for source in chapters().values()}
     for stale in folder.glob("*.ipynb"):
         if stale.stem not in wanted:
@@ -309,26 +324,40 @@ def _resolved(chapter: str, given: dict[str, object]) -> dict[str, object]:
     return values
 
 
+@contextmanager
+def _quiet_kernels() -> Iterator[None]:
+    """Keep progress bars, hubs and debuggers out of kernels that are started meanwhile."""
+    quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    before = {name: os.environ.get(name) for name in quiet}
+    os.environ.update(quiet)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def _execute(source: Path, values: dict, executed: Path) -> None:
     notebook = jupytext.read(source)
     started = time.perf_counter()
     partial = executed.with_suffix(".failed.ipynb")
     with storage_errors(partial):
         partial.parent.mkdir(parents=True, exist_ok=True)
-    quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    before = {name: os.environ.get(name) for name in quiet}
-    os.environ.update(quiet)
     try:
-        result = papermill.execute_notebook(
-            notebook,
-            partial,
-            parameters=values,
-            cwd=project_root(),
-            kernel_name="python3",
-            progress_bar=False,
-            execution_timeout=TIMEOUT,
-            extra_arguments=["--log-level=ERROR"],  # ipykernel warns about every local kernel
-        )
+        with _quiet_kernels():
+            result = papermill.execute_notebook(
+                notebook,
+                partial,
+                parameters=values,
+                cwd=project_root(),
+                kernel_name="python3",
+                progress_bar=False,
+                execution_timeout=TIMEOUT,
+                extra_arguments=["--log-level=ERROR"],  # ipykernel warns about local kernels
+            )
     except papermill.PapermillExecutionError as error:
         raise ChapterError(
             f"chapter {source.stem} stopped in cell {error.exec_count}: {error.ename}: "
@@ -340,12 +369,6 @@ def _execute(source: Path, values: dict, executed: Path) -> None:
         raise ChapterError(
             f"chapter {source.stem} stopped: {reason}\nThe notebook up to there: {partial}"
         ) from None
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
     record = {
         "chapter": source.stem,
         "parameters": values,

@@ -194,7 +194,9 @@ def verify(sample: int | None = None, analysis: str | None = None, seed: int = 0
             continue
         again = _again(stored) if i in chosen else ""
         state = "intact" if "digest" in stored.attrs else "no digest"
-        rows.append({**_about(stored), "file": state, "again": again, "as_stored": again != "differs"})
+        rows.append(
+            {**_about(stored), "file": state, "again": again, "as_stored": again != "differs"}
+        )
     columns = ["analysis", "key", "model", "on", "file", "again", "as_stored"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -232,6 +232,13 @@ def test_clean_shows_first_and_removes_only_what_cannot_be_used(stored, monkeypa
     assert path_of(stored["rsa-strict"]).is_file() and cleaning.orphans() == []
 
 
+def test_features_of_models_from_elsewhere_are_nobodys_orphans(stored):
+    (finished,) = cache_dir("features").glob("*/finished.json")
+    made_by = json.loads(finished.read_text())
+    finished.write_text(json.dumps({**made_by, "model": "my own", "code_version": "0"}))
+    assert cleaning.orphans() == []
+
+
 def test_features_without_a_result_are_orphans_only_when_asked(stored):
     extraction.features("log-mel", data.sounds("simulated"))
     assert cleaning.orphans() == []

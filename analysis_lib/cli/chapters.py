@@ -12,11 +12,12 @@ def book(
     profile: Annotated[str, typer.Option(help="How real: demo, natsound or paper.")] = "demo",
     force: Annotated[bool, typer.Option(help="Execute chapters even if nothing changed.")] = False,
     public: Annotated[bool, typer.Option(help="Leave out what may not be passed on.")] = False,
+    jobs: Annotated[int, typer.Option(help="Chapters at a time; 0: two in the demo, or one.")] = 0,
 ):
     """Execute every chapter and render the book to _build/html."""
     from .. import execution
 
-    typer.echo(f"open {execution.build_book(profile, force, public)}")
+    typer.echo(f"open {execution.build_book(profile, force, public, jobs)}")
 
 
 def pdf(
