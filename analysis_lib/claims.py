@@ -220,7 +220,8 @@ def page(findings: Mapping[str, Sequence[tuple[Finding, str]]], profile: str) ->
             f"**{finding.status}** on {finding.basis}: {finding.ours} [cell]({link})"
             for finding, link in found
         ] or [f"**{UNTESTED}**: needs {claim.needs}"]
-        rows.append(f"| {claim.id} | {statement} | {'<br>'.join(entries)} |")
+        unbroken = claim.id.replace("-", "\N{NON-BREAKING HYPHEN}")
+        rows.append(f"| {unbroken} | {statement} | {'<br>'.join(entries)} |")
     papers = dict.fromkeys(claim.paper for claim in all_claims().values())
     summary = ", ".join(f"{n} {status}" for status, n in counts.items())
     return "\n".join(

@@ -71,6 +71,7 @@ def test_the_page_links_every_finding_to_its_cell(tmp_path):
     page = (tmp_path / "claims.md").read_text()
     target = notebook.cells[2].source
     assert target == "(claims-04-downstream-cell-002)=" and notebook.cells[3].source == "claims"
+    page = page.replace("\N{NON-BREAKING HYPHEN}", "-")
     lines = {line.split(" | ")[0].lstrip("| "): line for line in page.splitlines() if " | " in line}
     assert "**reproduced** on published numbers: 0.902 [cell](#claims-04-downst" in lines["P1-01"]
     assert "**differs**" in lines["P1-05"]
