@@ -7,19 +7,17 @@ collects it from their output into one page.
 """
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
-from . import published, published_encoding
+from . import published
+from .derivations import DERIVATIONS
 from .errors import ParameterError, UnknownNameError
-from .models import card
-from .stats import correlate
 
 __all__ = ["Claim", "Finding", "Findings", "MIME_TYPE", "all_claims", "derive_again", "observe"]
 
@@ -44,6 +42,13 @@ class Claim:
         How far from each of them still counts as the same.
     needs : str
         What a test needs, beyond the published numbers.
+
+    Examples
+    --------
+    >>> from analysis_lib import claims
+    >>> claim = claims.all_claims()["P1-01"]
+    >>> claim.paper, claim.where, claim.values, claim.tolerance
+    ('Pepino 2025', 'Table 1', (0.902,), 0.01)
     """
 
     id: str
@@ -69,6 +74,13 @@ class Finding:
     status : {"reproduced", "differs", "cannot be tested here"}
     ours : str
         Our number or observation.
+
+    Examples
+    --------
+    >>> from analysis_lib import claims
+    >>> finding = claims.Finding("P1-01", "published numbers", "reproduced", "0.902")
+    >>> finding.status
+    'reproduced'
     """
 
     claim: str
@@ -78,7 +90,16 @@ class Finding:
 
 
 class Findings(Sequence):
-    """Findings as a table in a notebook, readable again from its output."""
+    """Findings as a table in a notebook, readable again from its output.
+
+    Examples
+    --------
+    >>> from analysis_lib import claims
+    >>> finding = claims.Finding("P1-01", "published numbers", "reproduced", "0.902")
+    >>> claims.Findings([finding]).to_frame()[["Claim", "Published", "Here", "Status"]]
+       Claim Published   Here      Status
+    0  P1-01     0.902  0.902  reproduced
+    """
 
     def __init__(self, findings: Iterable[Finding]):
         self._findings = tuple(findings)
@@ -114,7 +135,14 @@ class Findings(Sequence):
 
 @lru_cache(maxsize=1)
 def all_claims() -> Mapping[str, Claim]:
-    """Every claim by its id, in the order of the papers."""
+    """Every claim by its id, in the order of the papers.
+
+    Examples
+    --------
+    >>> from analysis_lib import claims
+    >>> claims.all_claims()["P1-01"].published
+    '0.902'
+    """
     rows = published.table("claims").fillna("").astype(str)
     return MappingProxyType({
         row["id"]: Claim(
@@ -143,12 +171,19 @@ def derive_again(*ids: str) -> Findings:
     ------
     UnknownNameError
         With the claims that the published numbers can decide.
+
+    Examples
+    --------
+    >>> from analysis_lib import claims
+    >>> (finding,) = claims.derive_again("P1-01")
+    >>> finding.ours, finding.status
+    ('0.902', 'reproduced')
     """
     findings = []
-    for name in ids or _DERIVATIONS:
-        if name not in _DERIVATIONS:
-            raise UnknownNameError("claim to derive from published numbers", name, _DERIVATIONS)
-        claim, found = all_claims()[name], _DERIVATIONS[name]()
+    for name in ids or DERIVATIONS:
+        if name not in DERIVATIONS:
+            raise UnknownNameError("claim to derive from published numbers", name, DERIVATIONS)
+        claim, found = all_claims()[name], DERIVATIONS[name]()
         if claim.values:
             found, note = found if isinstance(found, tuple) else (found, "")
             found = np.atleast_1d(found)
@@ -182,6 +217,15 @@ def observe(found: Mapping[str, tuple[bool, str]], basis: str, real: bool = True
     ------
     UnknownNameError
         For an id that no claim has.
+
+    Examples
+    --------
+    >>> from analysis_lib import claims
+    >>> seen = {"P1-01": (True, "r = 0.90")}
+    >>> claims.observe(seen, "ten models, measured voxels")[0].status
+    'reproduced'
+    >>> claims.observe(seen, "ten models, simulated brain", real=False)[0].status
+    'cannot be tested here'
     """
     findings = []
     for name, (holds, ours) in found.items():
@@ -207,6 +251,13 @@ def page(findings: Mapping[str, Sequence[tuple[Finding, str]]], profile: str) ->
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from analysis_lib import claims
+    >>> text = claims.page({"P1-01": [(claims.derive_again("P1-01")[0], "cell.html")]}, "demo")
+    >>> text.splitlines()[0], "1 reproduced, 0 differs" in text
+    ('# Claims', True)
     """
     counts = {REPRODUCED: 0, DIFFERS: 0, UNTESTED: 0}
     rows = []
@@ -240,160 +291,3 @@ def page(findings: Mapping[str, Sequence[tuple[Finding, str]]], profile: str) ->
             "",
         ]
     )
-
-
-def _correlation(one: str, other: str) -> float:
-    models = published.table("pepino_models_alignment_approx")
-    return scipy.stats.pearsonr(models[one], models[other]).statistic
-
-
-def _table1(*targets: str, subset: str = "All") -> list[float]:
-    derived = published.overall_correlations()["pearson"].xs(subset, level="subset")
-    return derived[list(targets)].tolist()
-
-
-def _recent_models() -> tuple[bool, str]:
-    """Whether general self-supervised families predict better than the others."""
-    models = published.table("pepino_models_alignment_approx").set_index("model")
-    recent = [card(name).family in ("EnCodecMAE", "BEATs", "Dasheng") for name in models.index]
-    texts, holds = [], True
-    for dataset in ("NH2015", "B2021"):
-        scores = models[f"REG_{dataset}"]
-        new, old = scores[recent].to_numpy(), scores[~np.array(recent)].to_numpy()
-        rng = np.random.default_rng(0)
-        differences = [
-            rng.choice(new, len(new)).mean() - rng.choice(old, len(old)).mean()
-            for _ in range(10_000)
-        ]
-        low, high = np.percentile(differences, [2.5, 97.5])
-        holds &= low > 0
-        texts.append(f"{dataset}: +{new.mean() - old.mean():.3f} R² ({low:.3f} to {high:.3f})")
-    return holds, "; ".join(texts)
-
-
-def _diverse_data() -> tuple[bool, str]:
-    """Whether the mixture beats each of the three sources alone, on every measure."""
-    models = published.table("pepino_models_alignment_approx").set_index("model")
-    columns = list(published.ALIGNMENT_COLUMNS.values())
-    mixture = models.loc["mel256-ec-base", columns]
-    alone = models.loc[[f"mel256-ec-base-{source}" for source in ("as", "fma", "ll")], columns]
-    better = (mixture > alone).to_numpy()
-    worst = (mixture - alone).to_numpy(dtype=float).min()
-    return bool(better.all()), f"better in {better.sum()} of {better.size}; smallest {worst:+.3f}"
-
-
-def _small_tasks() -> tuple[bool, str]:
-    """Whether rank gains fall with the amount of training data, over tasks."""
-    gains = published.rank_gains().groupby("task")["gain"].mean()
-    seconds = published.table("hear_training_seconds").set_index("task")["seconds"]
-    found = correlate(seconds[gains.index], gains).sel(kind="spearman")
-    rho, low, high = (float(found[name]) for name in ("r", "low", "high"))
-    text = f"rank gain against training time, {len(gains)} tasks: Spearman {rho:.2f}"
-    return high < 0, f"{text} ({low:.2f} to {high:.2f})"
-
-
-def _beats_the_filters() -> float:
-    """Fewest models above SpectroTemporal in a data set."""
-    bars = published.table("tuckute_median_r2_approx")
-    trained = bars[~bars["permuted"]].pivot(index="model", columns="dataset", values="median_r2")
-    return float((trained > trained.loc["SpectroTemporal"]).sum().min())
-
-
-def _beats_permuted() -> tuple[bool, str]:
-    bars = published.table("tuckute_median_r2_approx")
-    bars = bars[bars["model"] != "SpectroTemporal"]
-    pairs = bars.pivot(index=["model", "dataset"], columns="permuted", values="median_r2")
-    above = pairs[False] > pairs[True]
-    return bool(above.all()), f"{above.sum()} of {len(above)} pairs of model and data set"
-
-
-def _components() -> tuple[list[float], str]:
-    derived = _table1("LF", "HF", "Broadband", "Pitch", "Speech", "Music")
-    return derived, " (without the filter bank, whose values the figure draws as a line)"
-
-
-def _verdicts() -> tuple[list[int], str]:
-    missing_as_unchanged, missing_left_out = (
-        published.task_changes(rule)["verdict"].value_counts()[["improved", "worsened"]].tolist()
-        for rule in ("unchanged", "dropped")
-    )
-    return missing_as_unchanged, " ({} and {} with missing scores left out)".format(
-        *missing_left_out
-    )
-
-
-def _places() -> list[float]:
-    means = published.summarise_rank_gains()
-    return [means.loc[a, t] for a in ("wholebrain", "STG") for t in ("individual", "group")]
-
-
-def _raised() -> tuple[bool, str]:
-    """Whether tuning raised the best parcel of every subject in the training logs."""
-    gain = published_encoding.selected_models().loc["wholebrain", "gain"].dropna()
-    spread = published_encoding.replicate_spread().xs("conv4", level="finetune")
-    spread = spread.loc["wholebrain", "gain_z"].dropna()
-    text = f"raised in {(gain > 0).sum()} of {len(gain)} subjects in the training logs, by "
-    return bool((gain > 0).all()), text + (
-        f"{gain.min():.3f} to {gain.max():.3f}: {spread.min():.1f} to {spread.max():.1f} standard "
-        "deviations of replicates"
-    )
-
-
-def _own_is_best() -> tuple[bool, str]:
-    pairs = published_encoding.cross_subject()
-    stg, whole = (pairs.loc[atlas] for atlas in ("STG", "wholebrain"))
-    return stg["n_lower"] == stg["n_pairs"], (
-        f"others lower in {stg['n_lower']} of {stg['n_pairs']} pairs (STG), "
-        f"{whole['n_lower']} of {whole['n_pairs']} (whole brain)"
-    )
-
-
-def _own_or_group() -> tuple[bool, str]:
-    """Whether no more subjects are better off with the group than worse."""
-    verdicts = published_encoding.group_against_own()["verdict"]
-    counts = {
-        atlas: verdicts.loc[atlas].value_counts().reindex(["better", "worse"], fill_value=0)
-        for atlas in ("wholebrain", "STG")
-    }
-    text = "; ".join(
-        f"{atlas}: group better for {count['better']}, worse for {count['worse']} of 6"
-        for atlas, count in counts.items()
-    )
-    return all(count["better"] <= count["worse"] for count in counts.values()), text
-
-
-def _replicates() -> list[float]:
-    spread = published_encoding.replicate_spread().loc["STG"].xs("conv4", level="finetune")
-    return spread["sd"].dropna().tolist()
-
-
-def _soundnet_parameters() -> float:
-    from .models.soundnet import SoundNet8
-
-    blocks = [part for name, part in SoundNet8().named_children() if not name.startswith("conv8")]
-    return float(sum(p.numel() for block in blocks for p in block.parameters()))
-
-
-_VOXELS, _DISTANCES = ("REG_NH2015", "REG_B2021"), ("RSA_NH2015_maxlayer", "RSA_B2021_maxlayer")
-_DERIVATIONS: Mapping[str, Callable] = MappingProxyType({
-    "P1-01": lambda: _table1(_VOXELS[0]),
-    "P1-02": lambda: _table1(_VOXELS[1]),
-    "P1-03": lambda: _table1(_DISTANCES[0]),
-    "P1-04": lambda: _table1(_DISTANCES[1]),
-    "P1-05": _components,
-    "P1-06": lambda: _table1(*_VOXELS, *_DISTANCES, subset="Overall>-1"),
-    "P1-08": lambda: [_correlation(*pair) for pair in zip(_VOXELS, _DISTANCES, strict=True)],
-    "P1-09": lambda: [_correlation(*_DISTANCES), _correlation(*_VOXELS)],
-    "P1-12": _recent_models,
-    "P1-17": _diverse_data,
-    "P2-01": _soundnet_parameters,
-    "P2-02": _raised,
-    "P2-05": _verdicts,
-    "P2-06": _places,
-    "P2-07": _small_tasks,
-    "P2-08": _own_is_best,
-    "P2-09": _own_or_group,
-    "P2-11": _replicates,
-    "T-02": _beats_the_filters,
-    "T-03": _beats_permuted,
-})  # fmt: skip

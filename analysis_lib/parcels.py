@@ -33,6 +33,20 @@ def parcels_to_vertices(values: np.ndarray, parcellation: Path) -> dict[str, np.
     ------
     DataError
         When there are more labels than values.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import numpy as np
+    >>> from analysis_lib import parcels
+    >>> halves = np.ones((49, 59, 49), np.int16)
+    >>> halves[25:] = 2  # the right half of the head
+    >>> affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    >>> affine[:3, 3] = (-96, -132, -78)
+    >>> nibabel.save(nibabel.Nifti1Image(halves, affine), "halves.nii.gz")
+    >>> painted = parcels.parcels_to_vertices([0.25, 0.75], "halves.nii.gz")
+    >>> {side: (len(values), float(np.median(values))) for side, values in painted.items()}
+    {'left': (10242, 0.25), 'right': (10242, 0.75)}
     """
     from nilearn import datasets
     from nilearn.surface import SurfaceImage

@@ -26,6 +26,14 @@ class Processes:
         Number of this process, and how many there are.
     device : torch.device
         Where this one computes: its own GPU when there are several.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib.processes import Processes
+    >>> alone = Processes(rank=0, n=1, device=torch.device("cpu"))
+    >>> alone.is_first, alone.sum(torch.tensor(2.0)).item()
+    (True, 2.0)
     """
 
     def __init__(self, rank: int, n: int, device: torch.device):
@@ -75,6 +83,14 @@ def processes(device: str | torch.device = "auto") -> Iterator[Processes]:
     Yields
     ------
     Processes
+
+    Examples
+    --------
+    >>> from analysis_lib.processes import processes
+    >>> with processes("cpu") as group:
+    ...     group.n, group.is_first
+    ...
+    (1, True)
     """
     n = int(os.environ.get("WORLD_SIZE", 1))
     device = resolve_device(device)

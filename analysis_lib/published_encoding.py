@@ -32,6 +32,15 @@ def selected_models(score: str = "test r2 max") -> pd.DataFrame:
         By ``atlas`` (STG, wholebrain) and ``subject``: ``baseline``, ``conv4`` to ``conv7``,
         ``gain`` (conv4 less baseline) and ``best``, the depth with the best score. Subject 5
         is not in the log and has NaN.
+
+    Examples
+    --------
+    >>> from analysis_lib import published_encoding
+    >>> stg = published_encoding.selected_models().loc["STG"]
+    >>> stg.loc["sub-02", ["baseline", "conv4", "gain"]].astype(float).round(3).tolist()
+    [0.376, 0.429, 0.053]
+    >>> stg.loc["sub-02", "best"]
+    'conv4'
     """
     models = table("freteault_best_models_wandb_scores")
     known = [column for column in models if " r2 " in column]
@@ -57,6 +66,13 @@ def replicate_spread() -> pd.DataFrame:
         model that was selected), ``selected_z`` (its distance from the mean in ``sd``), and
         ``gain_z``, its gain over the selected baseline in ``sd``. Baselines whose rows mix the
         whole search of hyperparameters are left out.
+
+    Examples
+    --------
+    >>> from analysis_lib import published_encoding
+    >>> spread = published_encoding.replicate_spread()
+    >>> spread.loc[("STG", "sub-03", "conv4"), ["n", "mean", "sd"]].round(3).tolist()
+    [5.0, 0.463, 0.015]
     """
     stats = table("freteault_wandb_group_stats")
     ran = stats["noInit"].astype(str).eq("False") & stats["noTraining"].astype(str).eq("False")
@@ -95,6 +111,15 @@ def cross_subject(alpha: float = 0.05, correction: str | None = None) -> pd.Data
         By ``atlas``: ``n_pairs``, ``n_lower`` (median below the own model's), ``n_worse``
         (significantly so), ``n_better``; ``smallest`` and ``largest`` median difference; and
         ``exceptions``, the pairs that are not significantly worse, as ``subject<-model``.
+
+    Examples
+    --------
+    >>> from analysis_lib import published_encoding
+    >>> published_encoding.cross_subject()[["n_pairs", "n_lower", "n_worse"]]
+                n_pairs  n_lower  n_worse
+    atlas
+    STG              30       30       30
+    wholebrain       30       27       25
     """
     pairs = _comparisons()
     pairs = pairs[pairs["model_sub"] != "group model"]
@@ -132,6 +157,13 @@ def group_against_own(alpha: float = 0.05) -> pd.DataFrame:
         median over runs; ``p``; ``p_<correction>`` over the twelve tests for each of
         :data:`analysis_lib.stats.CORRECTIONS`; and ``verdict`` at ``alpha`` without correction
         (better, worse, unresolved).
+
+    Examples
+    --------
+    >>> from analysis_lib import published_encoding
+    >>> compared = published_encoding.group_against_own()
+    >>> compared.loc["wholebrain", "verdict"].tolist()
+    ['better', 'unresolved', 'worse', 'worse', 'better', 'unresolved']
     """
     pairs = _comparisons()
     pairs = pairs[pairs["model_sub"] == "group model"].set_index(["atlas", "data_sub"])

@@ -35,6 +35,15 @@ def table(analysis: str | None = None, **filters) -> pd.DataFrame:
     -------
     DataFrame
         As :func:`analysis_lib.results.load`, with the column ``analysis`` first.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results, store
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="mfcc")
+    >>> store.table()[["analysis", "model", "mean_score"]]
+      analysis model  mean_score
+    0     demo  mfcc         0.2
     """
     names = results.analyses() if analysis is None else [analysis]
     parts = [results.load(name, **filters).assign(analysis=name) for name in names]
@@ -52,6 +61,14 @@ def export(listed: pd.DataFrame, path: str | Path) -> Path:
     ------
     ParameterError
         For another ending, or where Parquet cannot be written here.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results, store
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="mfcc")
+    >>> store.export(store.table(), "all.csv").read_text().split(",")[0]
+    'analysis'
     """
     path = Path(path)
     plain = listed.map(lambda v: json.dumps(v) if isinstance(v, (list, dict)) else v)
@@ -80,6 +97,18 @@ class Difference:
     numbers : mapping of str to float
         For each array that is not identical, the largest difference relative to the largest
         number of the first; infinite where shape, names or text differ.
+
+    Examples
+    --------
+    >>> from analysis_lib import store
+    >>> difference = store.Difference(inputs={}, versions={}, numbers={"score": 1e-7})
+    >>> difference.verdict
+    'equal to rounding'
+    >>> print(difference)
+    numbers: equal to rounding
+      score: up to 1e-07
+    inputs: the same
+    versions: the same
     """
 
     inputs: Mapping[str, tuple]
@@ -104,7 +133,20 @@ class Difference:
 
 
 def compare(a: xr.Dataset, b: xr.Dataset) -> Difference:
-    """Compare two results: their inputs, the versions they were made with, their numbers."""
+    """Compare two results: their inputs, the versions they were made with, their numbers.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results, store
+    >>> paths = [
+    ...     results.save(xr.Dataset({"score": ("target", values)}), "demo", model="mfcc")
+    ...     for values in ([0.1, 0.4], [0.1, 0.3])
+    ... ]
+    >>> difference = store.compare(*map(results.read, paths))
+    >>> difference.verdict, round(difference.numbers["score"], 6)
+    ('differs', 0.25)
+    """
     histories = [json.loads(result.attrs["provenance"]) for result in (a, b)]
     made_with = [
         {"python": h["python"], "commit": h["commit"], "device": h.get("device"), **h["versions"]}
@@ -137,6 +179,19 @@ def compare_stores(a: str | Path, b: str | Path) -> pd.DataFrame:
     ------
     DataError
         When a folder is no store, or a result in it is damaged.
+
+    Examples
+    --------
+    >>> import shutil
+    >>> import xarray as xr
+    >>> from analysis_lib import results, store
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="mfcc")
+    >>> for folder in ("laptop", "cluster"):
+    ...     copied = shutil.copytree(path.parent, f"{folder}/demo")
+    ...
+    >>> store.compare_stores("laptop", "cluster")[["analysis", "model", "verdict"]]
+      analysis model    verdict
+    0     demo  mfcc  identical
     """
     stores = [_files(Path(folder)) for folder in (a, b)]
     rows = []
@@ -178,6 +233,15 @@ def verify(sample: int | None = None, analysis: str | None = None, seed: int = 0
         ``"changed"``, or ``"no digest"`` for those of earlier versions), ``again`` (the verdict
         of :class:`Difference`, or why it could not be computed, or empty outside the sample).
         Column ``as_stored`` is False where the file is changed or the numbers differ.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from analysis_lib import results, store
+    >>> path = results.save(xr.Dataset({"score": ("target", [0.1, 0.3])}), "demo", model="mfcc")
+    >>> store.verify(sample=0)[["analysis", "model", "file", "as_stored"]]
+      analysis model    file  as_stored
+    0     demo  mfcc  intact       True
     """
     if analysis is not None and analysis not in results.analyses():
         raise UnknownNameError("analysis in the result store", analysis, results.analyses())

@@ -58,6 +58,16 @@ def ridge(
         ``r2`` and ``r`` (subject, run, target), ``prediction`` (head, run, time, target), as
         :func:`analysis_lib.finetuning.finetune` gives them, without the first ``n_taps - 1``
         volumes of each run, whose history is not known; ``alpha`` (target).
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> finetuning.ridge("friends-twin", "sub-01", {"taps": 5})
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: unknown setting 'taps'. Did you mean 'n_taps'?
+    >>> start = finetuning.twin_checkpoint("friends-twin")  # doctest: +SKIP
+    >>> finetuning.ridge("friends-twin", "sub-01", {"n_taps": 5}, start)["r2"]  # doctest: +SKIP
     """
     settings = replace(Settings.of(settings), protocol="robust")
     data = friends.open(source, subject)
@@ -103,6 +113,26 @@ def ridge_head(
     weight : tensor of shape (n_outputs, n_features, n_taps)
         As the convolution of :class:`~analysis_lib.finetuning.TemporalHead` has it.
     bias : tensor of shape (n_outputs,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import finetuning
+    >>> from analysis_lib.models.soundnet import SoundNet8
+    >>> rng, runs, tr = np.random.default_rng(0), ("s01e01a", "s01e02a"), 1.49
+    >>> noise = {run: rng.standard_normal((1, 17 * 32_768)).astype("float32") for run in runs}
+    >>> brain = {run: rng.standard_normal((1, 10, 3)) for run in runs}
+    >>> there = dict.fromkeys(runs, np.ones((1, 10), dtype=bool))
+    >>> known, lead = np.ones((1, 3), dtype=bool), 4 * 32_768
+    >>> recordings = finetuning.Recordings(
+    ...     noise, lead, dict.fromkeys(runs, 10), brain, there, known, tr
+    ... )
+    >>> parts = {"train": [runs[0]], "validation": [runs[1]]}
+    >>> settings = finetuning.Settings(n_taps=2, segment_trs=5)
+    >>> network = SoundNet8(widths=(2, 2, 2, 2, 2, 2, 4)).eval()
+    >>> weight, bias = finetuning.ridge_head(recordings, parts, network, settings, "cpu")
+    >>> weight.shape, bias.shape
+    (torch.Size([3, 4, 2]), torch.Size([3]))
     """
     features = volume_features(recordings, network, settings, device)
     n_subjects = len(recordings.known)
@@ -148,6 +178,21 @@ def volume_features(
     -------
     dict of str to array of shape (n_trs, n_features), float32
         By run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import finetuning
+    >>> from analysis_lib.models.soundnet import SoundNet8
+    >>> noise = np.random.default_rng(0).standard_normal((1, 17 * 32_768)).astype("float32")
+    >>> recordings = finetuning.Recordings(
+    ...     inputs={"s01e01a": noise}, lead=4 * 32_768, n_trs={"s01e01a": 10},
+    ...     responses={}, present={}, known=np.ones((1, 3), dtype=bool), tr=1.49,
+    ... )
+    >>> settings = finetuning.Settings(n_taps=2, segment_trs=5)
+    >>> network = SoundNet8(widths=(2, 2, 2, 2, 2, 2, 4)).eval()
+    >>> finetuning.volume_features(recordings, network, settings, "cpu")["s01e01a"].shape
+    (10, 4)
     """
     device = resolve_device(device)
     still = replace(settings, start="none", statistics="frozen")

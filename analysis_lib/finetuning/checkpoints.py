@@ -33,6 +33,20 @@ def inputs(source: str | Path, checkpoint: str | Path | None = None) -> dict[str
     dict of str to str
         ``data``: of the names, sizes and times of change of all files below ``source``; for a
         twin, of what it is made of. ``weights``: SHA-256 of the file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from analysis_lib import finetuning
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> n_bytes = (folder / "weights.safetensors").write_bytes(b"weights")
+    >>> found = finetuning.inputs(folder, folder / "weights.safetensors")
+    >>> found["weights"][:12]
+    '9a129038d9a0'
+    >>> n_bytes = (folder / "more.h5").write_bytes(b"responses")
+    >>> again = finetuning.inputs(folder, folder / "weights.safetensors")
+    >>> again["data"] == found["data"], again["weights"] == found["weights"]
+    (False, True)
     """
     if str(source) in friends_twin.TWINS:
         data = friends_twin.write(str(source)).name
@@ -61,6 +75,14 @@ def start_network(settings: Settings, checkpoint: str | Path | None = None) -> S
         When the published file is not here.
     WeightsError
         When a file does not fit the network exactly.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> settings = finetuning.Settings(untrained=True, seed=3)
+    >>> one, other = (finetuning.start_network(settings).conv7[0].weight for _ in range(2))
+    >>> one.shape, bool((one == other).all())
+    (torch.Size([1024, 512, 4, 1]), True)
     """
     if settings.untrained:
         model = models.load("soundnet", untrained=True, seed=settings.seed, device="cpu")
@@ -83,6 +105,15 @@ def save_network(network: SoundNet8, path: str | Path, input_scale: float) -> Pa
         Ends in ``.safetensors``.
     input_scale : float
         Factor on waveforms in [-1, 1].
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from analysis_lib import finetuning, models
+    >>> network = finetuning.start_network(finetuning.Settings(untrained=True))
+    >>> path = finetuning.save_network(network, f"{tempfile.mkdtemp()}/mine.safetensors", 256.0)
+    >>> models.load("soundnet", checkpoint=path, device="cpu").input_scale
+    256.0
     """
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
@@ -103,6 +134,15 @@ def twin_checkpoint(name: str, kind: str = "start") -> Path:
     kind : {"start", "brain"}
         The network to begin with, or the one that drives the parcels that have to be learned. A
         twin has no object and scene categories; their layers are 0.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> finetuning.twin_checkpoint("friends")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: ...
+    >>> finetuning.twin_checkpoint("friends-twin", "brain")  # doctest: +SKIP
     """
     tensors = getattr(friends.truth(name), kind)
     path = cache_dir("twins", "networks", f"{_digest(tensors)}.safetensors")

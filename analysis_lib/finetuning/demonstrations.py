@@ -65,6 +65,19 @@ def batch_norm_drift(
     ------
     ParameterError
         When there is nothing to pass, or nothing to probe.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from analysis_lib import finetuning
+    >>> from analysis_lib.models.soundnet import SoundNet8
+    >>> seed = torch.manual_seed(0)
+    >>> network = SoundNet8(widths=(2, 2, 2, 2, 2, 2, 2))
+    >>> noise = np.random.default_rng(0).standard_normal((3, 40_000))
+    >>> drift = finetuning.batch_norm_drift(network, noise[:2], noise[2:])
+    >>> (drift["embedding_change"] > 0).values.ravel()
+    array([False,  True,  True])
     """
     if not len(segments) or not len(probes):
         raise ParameterError("batch_norm_drift takes at least one segment and one probe")
@@ -127,6 +140,13 @@ def timestamp_error(seconds: float) -> xr.Dataset:
     ------
     DataError
         When the sound is too short for a single frame.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> error = finetuning.timestamp_error(10.0)["error"]
+    >>> error.values[[0, -1]].round(2)
+    array([0.19, 1.4 ])
     """
     n_frames = _conv4_frames(int(seconds * WRAPPER_RATE)) - WRAPPER_SKIPPED - 1
     if n_frames < 1:

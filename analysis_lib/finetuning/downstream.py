@@ -58,6 +58,18 @@ def downstream_gain(
     ------
     ParameterError
         When a share is not above 0 and at most 1.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, finetuning
+    >>> task = data.task("demo-scene")
+    >>> finetuning.downstream_gain({"tuned": "tuned.safetensors"}, "frozen.safetensors",
+    ...                            {"demo": task}, shares=(1.0, 0.0))
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.ParameterError: a share of training clips lies above 0 ...
+    >>> finetuning.downstream_gain({"tuned": "tuned.safetensors"}, "frozen.safetensors",
+    ...                            {"demo": task}, shares=(1.0, 0.2))  # doctest: +SKIP
     """
     wrong = [share for share in shares if not 0 < share <= 1]
     if wrong:
@@ -117,6 +129,15 @@ def leaderboard_gain(scores: pd.Series, baseline: pd.Series) -> pd.Series:
         For a task that is not on the leaderboard.
     DataError
         When they have no task in common.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from analysis_lib import finetuning
+    >>> before = pd.Series({"ESC-50": 0.5, "Speech commands 5h": 0.4})
+    >>> finetuning.leaderboard_gain(pd.Series({"ESC-50": 0.6}), before)
+    ESC-50    7.0
+    Name: gain, dtype: float64
     """
     leaderboard = published.table("hear_leaderboard_29models").set_index("Model")
     tasks = [task for task in scores.index if task in baseline.index]
@@ -143,6 +164,16 @@ def with_share(task: Task, share: float, seed: int = 0) -> Task:
         Of the training clips of each class, rounded up, so that none disappears.
     seed : int
         Decides which clips stay.
+
+    Examples
+    --------
+    >>> from analysis_lib import data, finetuning
+    >>> task = data.task("demo-scene")
+    >>> few = finetuning.with_share(task, 0.25)
+    >>> [len(part.train) for part in (task.partitions[0], few.partitions[0])]
+    [48, 12]
+    >>> [len(part.test) for part in (task.partitions[0], few.partitions[0])]
+    [16, 16]
     """
     values = {field.name: getattr(task, field.name) for field in fields(Task)}
     return _SmallerTask(**values, share=share, seed=seed)

@@ -23,6 +23,16 @@ class TemporalHead(nn.Module):
     References
     ----------
     Freteault et al. (2025), Imaging Neuroscience.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import finetuning
+    >>> head = finetuning.TemporalHead(n_features=4, n_targets=2, n_taps=3)
+    >>> head(torch.zeros(1, 4, 12)).shape, head(torch.zeros(1, 4, 10), pad=True).shape
+    (torch.Size([1, 2, 10]), torch.Size([1, 2, 10]))
+    >>> head.fir.shape
+    torch.Size([3, 2, 4])
     """
 
     def __init__(self, n_features: int, n_targets: int, n_taps: int):
@@ -75,6 +85,12 @@ def frame_positions(first: int, n_volumes: int, tr: float, frame_step: float) ->
     -------
     tensor of shape (n_volumes,), float64
         In frames since frame 0.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> finetuning.frame_positions(-1, 4, tr=1.5, frame_step=1.0)
+    tensor([-1.5000,  0.0000,  1.5000,  3.0000], dtype=torch.float64)
     """
     return torch.arange(first, first + n_volumes, dtype=torch.float64) * (tr / frame_step)
 
@@ -92,6 +108,14 @@ def resample_frames(frames: torch.Tensor, positions: torch.Tensor) -> torch.Tens
     Returns
     -------
     tensor of shape (batch, n_features, n_volumes)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import finetuning
+    >>> frames = torch.tensor([[[0.0, 10.0, 20.0]]])
+    >>> finetuning.resample_frames(frames, torch.tensor([[0.0, 0.5, 1.75]]))
+    tensor([[[ 0.0000,  5.0000, 17.5000]]])
     """
     below = positions.floor().clamp(0, frames.shape[2] - 2).long()
     share = (positions - below).to(frames.dtype)[:, None]

@@ -85,6 +85,20 @@ class EncodingModel(nn.Module):
     first : int
         Number of the first block that has to be computed in each step; the output of those before
         it never changes, and can be computed once. 8 where no block changes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import finetuning
+    >>> from analysis_lib.models.soundnet import SoundNet8
+    >>> settings = finetuning.Settings(start="conv6", n_taps=3)
+    >>> network = SoundNet8(widths=(2, 2, 2, 2, 2, 2, 4))
+    >>> model = finetuning.EncodingModel(network, n_targets=5, settings=settings)
+    >>> model.first, sorted({name[:13] for name in model.state_dict()})
+    (6, ['head.convolut', 'network.conv6', 'network.conv7'])
+    >>> conv5 = torch.zeros(1, 2, 16)  # four frames of conv7
+    >>> model.predict(conv5, torch.tensor([[0.0, 1.0, 2.0, 3.0]])).shape
+    torch.Size([1, 1, 2, 5])
     """
 
     def __init__(

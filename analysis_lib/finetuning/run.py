@@ -84,6 +84,17 @@ def finetune(
     References
     ----------
     Freteault et al. (2025), Imaging Neuroscience.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> both, own_heads = ["sub-01", "sub-02"], finetuning.Settings(heads="per-subject")
+    >>> finetuning.finetune("friends-twin", both, own_heads, test_subjects=["sub-03"])
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.ParameterError: sub-03 has no head: with heads='per-subject' only ...
+    >>> start = finetuning.twin_checkpoint("friends-twin")  # doctest: +SKIP
+    >>> finetuning.finetune("friends-twin", ["sub-01"], None, start)["r2"]  # doctest: +SKIP
     """
     settings = Settings.of(settings)
     subjects, tested = list(subjects), list(test_subjects or subjects)
@@ -139,6 +150,17 @@ def leave_one_out(
     -------
     Dataset
         ``r2`` and ``r`` (subject, run, target) of the subjects left out.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> finetuning.leave_one_out("friends-twin", ["sub-01"])
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.ParameterError: leaving one subject out takes at least two subjects
+    >>> start = finetuning.twin_checkpoint("friends-twin")  # doctest: +SKIP
+    >>> both = ["sub-01", "sub-02"]
+    >>> finetuning.leave_one_out("friends-twin", both, checkpoint=start)["r2"]  # doctest: +SKIP
     """
     if len(subjects) < 2:
         raise ParameterError("leaving one subject out takes at least two subjects")
@@ -163,6 +185,18 @@ def checkpoint(result: xr.Dataset | str) -> Path:
     ------
     MissingDataError
         When the cache was emptied since.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> finetuning.checkpoint("0123abcd")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.MissingDataError: the fine-tuned network 0123abcd is not in the cache ...
+    >>> start = finetuning.twin_checkpoint("friends-twin")  # doctest: +SKIP
+    >>> tuned = finetuning.finetune("friends-twin", ["sub-01"], None, start)  # doctest: +SKIP
+    >>> finetuning.checkpoint(tuned).name  # doctest: +SKIP
+    'soundnet.safetensors'
     """
     key = result if isinstance(result, str) else result.attrs["network_key"]
     path = cache_dir("finetuning", key, _NETWORK)
@@ -206,6 +240,31 @@ def fit(
         Of the run, in the cache; ``soundnet.safetensors`` in it is the network.
     history : DataFrame
         See :class:`analysis_lib.training.Training`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import finetuning
+    >>> from analysis_lib.models.soundnet import SoundNet8
+    >>> rng, runs, tr = np.random.default_rng(0), ("s01e01a", "s01e02a"), 1.49
+    >>> noise = {run: rng.standard_normal(5 * 32_768).astype("float32") for run in runs}
+    >>> sound = {run: finetuning.paper_chunks(noise[run], 4, tr)[None] for run in runs}
+    >>> brain = {run: rng.standard_normal((1, 4, 3)).astype("float32") for run in runs}
+    >>> there = dict.fromkeys(runs, np.ones((1, 4), dtype=bool))
+    >>> known = np.ones((1, 3), dtype=bool)
+    >>> recordings = finetuning.Recordings(
+    ...     sound, 0, dict.fromkeys(runs, 4), brain, there, known, tr
+    ... )
+    >>> settings = finetuning.Settings(
+    ...     protocol="paper", batch_size=1, n_taps=2, segment_trs=2, max_epochs=1
+    ... )
+    >>> parts = {"train": [runs[0]], "validation": [runs[1]]}
+    >>> network = SoundNet8(widths=(2, 2, 2, 2, 2, 2, 4))
+    >>> model, folder, history = finetuning.fit(
+    ...     recordings, parts, settings, device="cpu", network=network
+    ... )
+    >>> history["step"].tolist(), sorted(path.name for path in folder.glob("soundnet*"))
+    ([0, 1, 2], ['soundnet.safetensors'])
     """
     device = resolve_device(device)
     if network is None:
@@ -291,6 +350,25 @@ def predict(
     -------
     dict of str to array of shape (n_heads, n_trs, n_targets)
         By run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import finetuning
+    >>> from analysis_lib.models.soundnet import SoundNet8
+    >>> noise = np.random.default_rng(0).standard_normal(5 * 32_768).astype("float32")
+    >>> recordings = finetuning.Recordings(
+    ...     inputs={"s01e01a": finetuning.paper_chunks(noise, 4, 1.49)[None]},
+    ...     lead=0, n_trs={"s01e01a": 4},
+    ...     responses={"s01e01a": np.zeros((1, 4, 3), dtype="float32")},
+    ...     present={"s01e01a": np.ones((1, 4), dtype=bool)},
+    ...     known=np.ones((1, 3), dtype=bool), tr=1.49,
+    ... )
+    >>> settings = finetuning.Settings(protocol="paper", batch_size=1, n_taps=2, segment_trs=2)
+    >>> network = SoundNet8(widths=(2, 2, 2, 2, 2, 2, 4))
+    >>> model = finetuning.EncodingModel(network, n_targets=3, settings=settings)
+    >>> finetuning.predict(model, recordings, ["s01e01a"], "cpu")["s01e01a"].shape
+    (1, 4, 3)
     """
     device = resolve_device(device)
     ready = precompute(recordings, model.to(device), device, progress=False)

@@ -84,6 +84,20 @@ def predicted_runs(result: xr.Dataset, head: int = 0) -> dict[str, np.ndarray]:
     -------
     dict of str to array of shape (n_trs, n_targets)
         By run, cut at its end; NaN where nothing is predicted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from analysis_lib import finetuning
+    >>> prediction = np.zeros((1, 2, 5, 3))
+    >>> prediction[0, 1, 4] = np.nan  # the second run is shorter
+    >>> result = xr.Dataset(
+    ...     {"prediction": (("head", "run", "time", "target"), prediction)},
+    ...     {"run": ["s04e01a", "s04e01b"]},
+    ... )
+    >>> {run: values.shape for run, values in finetuning.predicted_runs(result).items()}
+    {'s04e01a': (5, 3), 's04e01b': (4, 3)}
     """
     runs = {}
     for name, values in zip(
@@ -120,6 +134,21 @@ def summarise(
     -------
     DataFrame
         Columns ``model``, ``parcels``, ``score``, ``low`` and ``high`` (95 %).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from analysis_lib import finetuning
+    >>> r2 = xr.DataArray(
+    ...     [[[0.1, 0.3, 0.0], [0.3, 0.5, 0.2]]], {"subject": ["sub-01"]},
+    ...     ("subject", "run", "target"),
+    ... )
+    >>> kinds = np.array(["auditory", "auditory", "visual"])
+    >>> finetuning.summarise({"tuned": xr.Dataset({"r2": r2})}, "sub-01", kinds).round(2)
+       model   parcels  score  low  high
+    0  tuned  auditory    0.3  0.2   0.4
+    1  tuned    visual    0.1  0.0   0.2
     """
     rows = []
     for name, result in results.items():

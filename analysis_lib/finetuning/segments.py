@@ -42,6 +42,22 @@ class Recordings:
         False for targets with a value that is not finite in any run.
     tr : float
         Seconds between volumes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import finetuning
+    >>> noise = np.random.default_rng(0).standard_normal(5 * 32_768).astype("float32")
+    >>> recordings = finetuning.Recordings(
+    ...     inputs={"s01e01a": np.pad(noise, (32_768, 0))[None]},
+    ...     lead=32_768, n_trs={"s01e01a": 4},
+    ...     responses={"s01e01a": np.zeros((1, 4, 3), dtype="float32")},
+    ...     present={"s01e01a": np.ones((1, 4), dtype=bool)},
+    ...     known=np.ones((1, 3), dtype=bool), tr=1.49,
+    ... )
+    >>> heard = recordings.waveform("s01e01a")
+    >>> len(heard), bool((heard == noise[: len(heard)]).all())
+    (131418, True)
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -86,6 +102,23 @@ def record(
         When a run was heard by nobody, or subjects differ in targets or repetition time.
     ParameterError
         When the paper's protocol, which counts frames, meets volumes that are not as far apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from analysis_lib import finetuning
+    >>> from analysis_lib.data import friends
+    >>> parcels = pd.DataFrame(index=["A1", "V1"])
+    >>> run = friends.Run(
+    ...     "s01e01a", "ses-001", 4, 1.49, parcels.index,
+    ...     lambda: np.ones((4, 2)), lambda rate: np.zeros(6 * rate, dtype="float32"),
+    ... )
+    >>> brain = friends.FriendsData("made", "sub-01", 1.49, parcels, {"s01e01a": run})
+    >>> settings = finetuning.Settings(n_taps=3, segment_trs=4)
+    >>> recordings = finetuning.record([brain], ["s01e01a"], settings, progress=False)
+    >>> recordings.responses["s01e01a"].shape, recordings.waveform("s01e01a").shape
+    ((1, 4, 2), (131418,))
     """
     tr = data[0].tr
     for other in data[1:]:
@@ -144,6 +177,13 @@ def paper_chunks(waveform: np.ndarray, n_trs: int, tr: float) -> np.ndarray:
     Returns
     -------
     array of shape (n_trs * floor(22050 * tr),)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import finetuning
+    >>> finetuning.paper_chunks(np.arange(70_000), n_trs=2, tr=1.49).shape
+    (65708,)
     """
     length = floor(RATE * tr)
     starts = np.arange(n_trs) * tr * RATE
@@ -164,6 +204,25 @@ class Segments:
     first : int
         First block that the model computes (:attr:`EncodingModel.first`); the inputs have the
         frames of the block before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import finetuning
+    >>> recordings = finetuning.Recordings(
+    ...     inputs={"s01e01a": np.zeros((1, 14 * 32_768), dtype="float32")},
+    ...     lead=5 * 32_768, n_trs={"s01e01a": 5},
+    ...     responses={"s01e01a": np.zeros((1, 5, 3), dtype="float32")},
+    ...     present={"s01e01a": np.ones((1, 5), dtype=bool)},
+    ...     known=np.ones((1, 3), dtype=bool), tr=1.49,
+    ... )
+    >>> settings = finetuning.Settings(n_taps=3, segment_trs=2, batch_size=2)
+    >>> segments = finetuning.Segments(recordings, ["s01e01a"], settings)
+    >>> len(segments), segments.steps_per_epoch
+    (3, 2)
+    >>> inputs, positions, targets, valid = segments.batch_of(step=0, part=0, n_parts=1)
+    >>> positions.shape, targets.shape
+    (torch.Size([2, 4]), torch.Size([2, 1, 2, 3]))
     """
 
     def __init__(

@@ -69,6 +69,19 @@ class Settings:
     References
     ----------
     Freteault et al. (2025), Imaging Neuroscience.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> settings = finetuning.Settings(start="conv6", n_taps=5)
+    >>> settings.statistics, settings.head_start, settings.input_scale
+    ('frozen', 'ridge', 256.0)
+    >>> settings.baseline("adapted").statistics
+    'recounted'
+    >>> finetuning.Settings(protocol="paper")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.ParameterError: the paper's protocol takes one segment a step ...
     """
 
     protocol: str = "robust"
@@ -198,6 +211,13 @@ def published_settings(subject: str, scale: str = "STG", start: str = "conv4") -
     ------
     UnknownNameError
         For a subject, scale or start that was not published.
+
+    Examples
+    --------
+    >>> from analysis_lib import finetuning
+    >>> settings = finetuning.published_settings("sub-01", "STG")
+    >>> settings.n_taps, settings.segment_trs, settings.learning_rate
+    (6, 80, 1e-05)
     """
     if scale not in ("STG", "wholebrain"):
         raise UnknownNameError("scale", scale, ("STG", "wholebrain"))

@@ -36,7 +36,15 @@ _MARGIN = 0.02  # s read beyond a crop at both ends, for the filter of the resam
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording: its name, where it is, samples, rate in Hz, and a label if it has one."""
+    """One recording: its name, where it is, samples, rate in Hz, and a label if it has one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import pretraining
+    >>> pretraining.Clip("silence", np.zeros(36_000), 36_000, 24_000, label="nothing").seconds
+    1.5
+    """
 
     name: str
     source: Path | np.ndarray
@@ -69,6 +77,21 @@ class Corpus:
         When there are no recordings, or an empty one.
     ParameterError
         When ``short`` is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import pretraining
+    >>> rng = np.random.default_rng(0)
+    >>> waves = 0.1 * rng.standard_normal((4, 24_000))
+    >>> corpus = pretraining.Corpus(
+    ...     [pretraining.Clip(f"noise {i}", wave, 24_000, 24_000) for i, wave in enumerate(waves)]
+    ... )
+    >>> corpus
+    Corpus(4 recordings, 4 s)
+    >>> wave, label = corpus.crop(48_000, rng)  # joined from several recordings
+    >>> wave.shape, corpus.split(0.25)
+    ((48000,), (Corpus(3 recordings, 3 s), Corpus(1 recordings, 1 s)))
     """
 
     sample_rate = SAMPLE_RATE
@@ -227,6 +250,21 @@ class AudioFolder(Corpus):
         When a folder holds no audio, or a file cannot be read; names it.
     ParameterError
         When one of the 165 sounds is among the files.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import soundfile
+    >>> from analysis_lib import pretraining
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("birds", "rain"):
+    ...     (folder / name).mkdir()
+    ...     soundfile.write(folder / name / "one.wav", np.zeros(16_000), 16_000)
+    ...
+    >>> audio = pretraining.AudioFolder(folder, short="loop")
+    >>> audio, audio.labels
+    (AudioFolder(2 recordings, 2 s), ('birds', 'rain'))
     """
 
     def __init__(self, *folders: str | Path, short: str = "join", memory_mb: float = MEMORY_MB):
@@ -364,6 +402,16 @@ def corpus(*names: str | Path) -> Corpus:
         ``"demo"``: 60 generated sounds of 2 s. ``"natsound"``: environmental sounds (folds 4 and
         5 of ESC-10) and spoken digits (three speakers), none of which a task probes. Anything
         else: one or more folders, see :class:`AudioFolder`.
+
+    Examples
+    --------
+    >>> from analysis_lib import pretraining
+    >>> pretraining.corpus("demo")  # doctest: +SKIP
+    Corpus(60 recordings, 120 s)
+    >>> pretraining.corpus("no/such/folder")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.MissingDataError: no folder no/such/folder with audio to train on. ...
     """
     if len(names) == 1 and str(names[0]) in _CORPORA:
         return _CORPORA[str(names[0])]()

@@ -38,6 +38,24 @@ class Batches:
     seed : int
     device : torch.device
         Where frames and codes are computed, in float32 whatever the network computes in.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from analysis_lib import pretraining
+    >>> waves = 0.1 * np.random.default_rng(0).standard_normal((4, 24_000))
+    >>> corpus = pretraining.Corpus(
+    ...     [pretraining.Clip(str(i), wave, 24_000, 24_000) for i, wave in enumerate(waves)]
+    ... )
+    >>> recipe = pretraining.recipe_of("demo", batch_size=2, seconds=0.5)
+    >>> targets = pretraining.KMeansTargets(torch.randn(1, 8, 256))
+    >>> options = dict(labels=(), alter=lambda wave, rng: wave, seed=0, device=torch.device("cpu"))
+    >>> with pretraining.Batches(corpus, recipe, targets, **options) as batches:
+    ...     frames, codes, visible, hidden = batches(0)
+    ...
+    >>> frames.shape, codes.shape, visible.shape, hidden.shape
+    (torch.Size([2, 36, 256]), torch.Size([2, 36, 1]), torch.Size([2, 18]), torch.Size([2, 18]))
     """
 
     def __init__(

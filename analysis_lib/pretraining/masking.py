@@ -42,6 +42,16 @@ def gap_mask(
     ------
     ParameterError
         When a gap is longer than the sound, or nothing would be hidden or left to see.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import pretraining
+    >>> hidden = pretraining.gap_mask(20, np.random.default_rng(0), gap=5)
+    >>> "".join(np.where(hidden, "#", "."))
+    '........##########..'
+    >>> int(hidden.sum())
+    10
     """
     n_hidden = int(n_frames * share)
     if not 1 <= gap <= n_frames or not 1 <= n_hidden < n_frames:

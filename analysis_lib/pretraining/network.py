@@ -44,6 +44,15 @@ class Size:
     n_hidden : int
         Units of the feed-forward network that the encoder's blocks share, and the decoder's.
     n_decoder_layers : int
+
+    Examples
+    --------
+    >>> from analysis_lib import pretraining
+    >>> pretraining.SIZES["tiny"]
+    Size(n_layers=3, width=48, n_heads=4, n_hidden=96, n_decoder_layers=1)
+    >>> mine = pretraining.Size(n_layers=2, width=16, n_heads=4, n_hidden=24)
+    >>> mine.n_decoder_layers
+    2
     """
 
     n_layers: int
@@ -129,6 +138,20 @@ class MaskedAutoencoder(_Encoder):
         rescaled.
     n_inputs : int
         Values per frame.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import pretraining
+    >>> size = pretraining.Size(n_layers=2, width=16, n_heads=4, n_hidden=24, n_decoder_layers=1)
+    >>> network = pretraining.MaskedAutoencoder(size, n_codebooks=2, n_codes=5)
+    >>> frames, codes = torch.randn(3, 8, 256), torch.zeros(3, 8, 2, dtype=torch.int64)
+    >>> visible, hidden = torch.arange(8).expand(3, 8).split(4, dim=1)
+    >>> network.predict(frames, visible).shape
+    torch.Size([3, 8, 2, 5])
+    >>> loss, weight, metrics = network(frames, codes, visible, hidden)
+    >>> weight.item(), sorted(metrics)
+    (3.0, ['masked_accuracy', 'masked_loss', 'masked_nats', 'visible_loss'])
     """
 
     def __init__(
@@ -225,6 +248,19 @@ class LabelledEncoder(_Encoder):
     n_classes : int
     n_inputs : int
         Values per frame.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import pretraining
+    >>> size = pretraining.Size(n_layers=2, width=16, n_heads=4, n_hidden=24)
+    >>> network = pretraining.LabelledEncoder(size, n_classes=3)
+    >>> frames = torch.randn(4, 8, 256)
+    >>> network.encode(frames).shape
+    torch.Size([4, 8, 16])
+    >>> loss, weight, metrics = network(frames, torch.tensor([0, 1, 2, 0]))
+    >>> weight.item(), list(metrics)
+    (4.0, ['accuracy'])
     """
 
     def __init__(self, size: Size, n_classes: int, n_inputs: int = N_MELS):

@@ -57,6 +57,13 @@ class Recipe:
     held_out : float
         Share of the recordings that is never trained on and that the record's ``validation_``
         columns are measured with.
+
+    Examples
+    --------
+    >>> from analysis_lib import pretraining
+    >>> recipe = pretraining.Recipe(size="tiny", targets="kmeans", n_steps=1000, n_checkpoints=4)
+    >>> recipe.n_samples, recipe.checkpoint_steps
+    (96000, [0, 1, 10, 100, 1000])
     """
 
     size: str = "base"
@@ -161,6 +168,17 @@ def recipe_of(recipe: str | Recipe, **changes) -> Recipe:
     ------
     UnknownNameError
         With the nearest names, of recipes or of settings.
+
+    Examples
+    --------
+    >>> from analysis_lib import pretraining
+    >>> recipe = pretraining.recipe_of("demo", n_steps=20)
+    >>> recipe.size, recipe.targets, recipe.n_steps
+    ('tiny', 'kmeans', 20)
+    >>> pretraining.recipe_of("demo", n_step=20)
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: unknown setting of a recipe 'n_step'...
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:

@@ -118,6 +118,26 @@ def pretrain(
         When the loss is not finite; names the last good checkpoint.
     ParameterError
         When the folder is another run's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from analysis_lib import pretraining
+    >>> waves = 0.1 * np.random.default_rng(0).standard_normal((4, 12_000))
+    >>> corpus = pretraining.Corpus(
+    ...     [
+    ...         pretraining.Clip(f"noise {i}", wave, 12_000, 24_000, label="ab"[i % 2])
+    ...         for i, wave in enumerate(waves)
+    ...     ]
+    ... )
+    >>> run = pretraining.pretrain(
+    ...     "demo", corpus, tempfile.mkdtemp(), control="labels", n_steps=2, batch_size=2,
+    ...     seconds=0.5, n_checkpoints=1, device="cpu", progress=False,
+    ... )
+    >>> run.history["step"].tolist(), sorted(run.checkpoints)
+    ([0, 1, 2], [0, 1, 2])
+    >>> pretraining.pretrain("demo", "demo", "runs/demo").history  # doctest: +SKIP
     """
     recipe = recipe_of(recipe, **changes)
     if control not in CONTROLS:
@@ -197,6 +217,25 @@ def load(checkpoint: str | Path, device: str = "auto") -> AudioModel:
         When the checkpoint, or what its run says of it, is not there.
     WeightsError
         When it does not fit.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from analysis_lib import pretraining
+    >>> waves = 0.1 * np.random.default_rng(0).standard_normal((4, 12_000))
+    >>> corpus = pretraining.Corpus(
+    ...     [
+    ...         pretraining.Clip(f"noise {i}", wave, 12_000, 24_000, label="ab"[i % 2])
+    ...         for i, wave in enumerate(waves)
+    ...     ]
+    ... )
+    >>> run = pretraining.pretrain(
+    ...     "demo", corpus, tempfile.mkdtemp(), control="labels", n_steps=1, batch_size=2,
+    ...     seconds=0.5, n_checkpoints=1, device="cpu", progress=False,
+    ... )
+    >>> pretraining.load(run.checkpoints[1], device="cpu").layers
+    ('layer_0', 'layer_1', 'layer_2')
     """
     return models.load(str(checkpoint), device=device)
 
@@ -283,6 +322,18 @@ def baselines(folder: str | Path) -> dict[str, float]:
     ------
     MissingDataError
         When the folder holds no such run.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from analysis_lib import pretraining
+    >>> pretraining.baselines(tempfile.mkdtemp())
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.MissingDataError: ... is not a run of masked prediction ...
+    >>> run = pretraining.pretrain("demo", "demo", "runs/demo")  # doctest: +SKIP
+    >>> sorted(pretraining.baselines(run.folder))  # doctest: +SKIP
+    ['copy_accuracy', 'unigram_loss', 'unigram_nats']
     """
     path = Path(folder) / _BASELINES
     if not path.is_file():

@@ -73,6 +73,15 @@ class KMeansTargets(Targets):
     Parameters
     ----------
     codebooks : tensor of shape (n_codebooks, n_codes, input)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import pretraining
+    >>> targets = pretraining.KMeansTargets(torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]))
+    >>> frames = torch.tensor([[[0.1, 0.0], [0.9, 1.2], [0.7, 0.6]]])
+    >>> targets(waveforms=torch.zeros(1, 954), frames=frames)[0, :, 0]
+    tensor([0, 1, 1])
     """
 
     def __init__(self, codebooks: torch.Tensor):
@@ -94,6 +103,28 @@ class TeacherTargets(Targets):
         At 24 kHz, with the frames of the network that it teaches.
     layer : str
     codebooks : tensor of shape (n_codebooks, n_codes, unit)
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import torch
+    >>> from analysis_lib import pretraining
+    >>> waves = 0.1 * np.random.default_rng(0).standard_normal((4, 12_000))
+    >>> corpus = pretraining.Corpus(
+    ...     [
+    ...         pretraining.Clip(f"noise {i}", wave, 12_000, 24_000, label="ab"[i % 2])
+    ...         for i, wave in enumerate(waves)
+    ...     ]
+    ... )
+    >>> run = pretraining.pretrain(
+    ...     "demo", corpus, tempfile.mkdtemp(), control="labels", n_steps=1, batch_size=2,
+    ...     seconds=0.5, n_checkpoints=1, device="cpu", progress=False,
+    ... )
+    >>> teacher = pretraining.load(run.checkpoints[1], device="cpu")
+    >>> targets = pretraining.TeacherTargets(teacher, "layer_2", torch.randn(1, 8, 48))
+    >>> targets(torch.randn(2, 12_000), frames=torch.zeros(2, 36, 256)).shape
+    torch.Size([2, 36, 1])
     """
 
     def __init__(self, teacher, layer: str, codebooks: torch.Tensor):
@@ -131,6 +162,18 @@ class EncodecTargets(Targets):
         When there is no such folder.
     WeightsError
         When it does not hold the whole model.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from analysis_lib import pretraining
+    >>> pretraining.EncodecTargets(tempfile.mkdtemp())
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.MissingDataError: no EnCodec in ...
+    >>> targets = pretraining.EncodecTargets("models/encodec_24khz", 8)  # doctest: +SKIP
+    >>> targets.n_codes  # doctest: +SKIP
+    1024
     """
 
     def __init__(self, folder: str | Path, n_codebooks: int = 8):

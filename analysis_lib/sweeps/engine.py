@@ -39,6 +39,17 @@ class Report:
     seconds : float
     log : Path
         Of Snakemake, all runs of the sweep in one file.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from analysis_lib import sweeps
+    >>> failed = [(sweeps.Request("fetch", model="BEATs_iter1"), "no weights", Path("fetch.log"))]
+    >>> print(sweeps.Report(7, 4, failed, [], seconds=12.3, log=Path("snakemake.log")))
+    7 made; 4 jobs ran in 12 s
+    FAILED   fetch BEATs_iter1
+      no weights
+      fetch.log
     """
 
     n_made: int
@@ -61,6 +72,14 @@ def done(jobs: Sequence[Job]) -> set[str]:
 
     A receipt counts if nothing in it failed, all that it lists is there, and no file of weights
     or of code outside the package is newer.
+
+    Examples
+    --------
+    >>> from analysis_lib import sweeps
+    >>> sweep = sweeps.Sweep("small", models=("mfcc",), responses=("simulated-components",),
+    ...                      analyses=("rsa-strict",))
+    >>> sweeps.done(sweeps.plan(sweep))  # nothing has run yet
+    set()
     """
     return {job.name for job in jobs if _is_done(job)}
 
@@ -109,6 +128,17 @@ def run(
         For a profile that does not exist.
     BrainbookError
         When Snakemake is not installed.
+
+    Examples
+    --------
+    >>> from analysis_lib import sweeps
+    >>> sweep = sweeps.read("workflow/sweeps/natsound.yaml")  # doctest: +SKIP
+    >>> print(sweeps.run(sweep, sweeps.plan(sweep)))  # doctest: +SKIP
+    48 made; ...
+    >>> sweeps.run(sweeps.Sweep("none"), [], profile="slrum")
+    Traceback (most recent call last):
+        ...
+    analysis_lib.errors.UnknownNameError: unknown profile of the workflow 'slrum'. ...
     """
     where = _profile(profile)
     started = time.time()

@@ -38,6 +38,13 @@ class Request:
         A model; responses, a sound set, a task, or a profile. Empty where it has none.
     options : mapping
         Parameters, and the seed where something is drawn.
+
+    Examples
+    --------
+    >>> from analysis_lib import sweeps
+    >>> request = sweeps.Request("rsa", "rsa-strict", "mfcc", "nh2015")
+    >>> str(request), request.sounds
+    ('rsa rsa-strict mfcc nh2015', 'natsound165')
     """
 
     rule: str
@@ -72,6 +79,15 @@ class Job:
     cost : Cost
         Largest memory, sum of minutes with the start of the process.
     gpu : bool
+
+    Examples
+    --------
+    >>> from analysis_lib import sweeps
+    >>> sweep = sweeps.Sweep("small", models=("mfcc",), responses=("simulated-components",),
+    ...                      analyses=("rsa-strict",))
+    >>> job = sweeps.plan(sweep)[-1]
+    >>> job.rule, len(job.needs), list(map(str, job.requests))
+    ('rsa', 2, ['rsa rsa-strict mfcc simulated-components'])
     """
 
     name: str
@@ -118,7 +134,16 @@ def sound_set(responses: str) -> str:
 
 
 def plan(sweep: Sweep) -> list[Job]:
-    """Turn a sweep into jobs, in an order in which they can run."""
+    """Turn a sweep into jobs, in an order in which they can run.
+
+    Examples
+    --------
+    >>> from analysis_lib import sweeps
+    >>> sweep = sweeps.Sweep("small", models=("mfcc",), responses=("simulated-components",),
+    ...                      analyses=("rsa-strict",))
+    >>> [job.rule for job in sweeps.plan(sweep)]
+    ['fetch', 'extract', 'rsa']
+    """
     jobs: list[Job] = []
     requests = list(_requests(sweep))
     for rule in RULES:

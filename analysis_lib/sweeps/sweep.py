@@ -56,6 +56,13 @@ class Sweep:
         Small requests are packed into jobs of about this length.
     retries : int
         How often a job is started again whose process died.
+
+    Examples
+    --------
+    >>> from analysis_lib import sweeps
+    >>> sweep = sweeps.Sweep("small", models=("log-mel", "mfcc"), book=True)
+    >>> sweep.profile, sweep.seeds, sweep.minutes_per_job
+    ('demo', (0,), 10.0)
     """
 
     name: str
@@ -87,6 +94,15 @@ def read(path: str | Path) -> Sweep:
         For a name that does not exist, with the nearest ones.
     ParameterError
         For a file that is not a mapping, or a value of the wrong type.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from analysis_lib import sweeps
+    >>> n = Path("small.yaml").write_text("models: [log-mel, mfcc]")
+    >>> sweep = sweeps.read("small.yaml")
+    >>> sweep.name, sweep.models
+    ('small', ('log-mel', 'mfcc'))
     """
     path = Path(path)
     try:

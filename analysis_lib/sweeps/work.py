@@ -58,6 +58,18 @@ def perform(plan_file: str | Path, name: str, attempt: int = 1) -> dict:
     ------
     UnknownNameError
         When the plan has no such job.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> from analysis_lib import sweeps
+    >>> job = {"requests": [{"rule": "fetch", "model": "log-mell"}], "needs": []}
+    >>> content = {"jobs": {"fetch-1": job}, "retries": 0, "device": "cpu"}
+    >>> n = Path("plan.json").write_text(json.dumps(content))
+    >>> receipt = sweeps.perform("plan.json", "fetch-1")
+    >>> receipt["made"], receipt["failed"][0]["error"]
+    ([], "UnknownNameError: unknown model 'log-mell'. Did you mean 'log-mel'...
     """
     plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
     if name not in plan["jobs"]:

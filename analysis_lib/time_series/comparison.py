@@ -31,6 +31,18 @@ def compare_runs(
         ``gain``, the median difference; ``p_value``; ``p_bh``, ``p_by`` adjusted over targets;
         ``n`` runs. NaN with fewer than two runs or without any difference. Five runs or fewer
         cannot reach p < 0.05 two-sided.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from analysis_lib import time_series
+    >>> runs = {"run": [f"s04e0{i}a" for i in range(1, 7)], "target": ["STG"]}
+    >>> frozen = xr.DataArray(np.full((6, 1), 0.1), dims=("run", "target"), coords=runs)
+    >>> tuned = frozen + np.array([[0.01], [0.02], [0.03], [0.04], [0.05], [0.06]])
+    >>> found = time_series.compare_runs(tuned, frozen)
+    >>> round(found["gain"].item(), 3), found["p_value"].item(), found["n"].item()
+    (0.035, 0.03125, 6)
     """
     first, second = xr.align(first, second, join="inner")
     if first.sizes["run"] == 0:
@@ -60,6 +72,20 @@ def intersubject_ceiling(responses: Mapping[str, Runs]) -> xr.Dataset:
         ``lower``: r with the mean of the other subjects. ``upper``: r with the mean of all, the
         subject included. A model of an individual may exceed both where the subject answers the
         stimulus in a way of its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import time_series
+    >>> first = np.array([[0.0], [1.0], [2.0], [1.0]])
+    >>> responses = {
+    ...     "sub-01": {"s04e01a": first},
+    ...     "sub-02": {"s04e01a": 3 * first + 1},  # the same course
+    ...     "sub-03": {"s04e01a": -first},  # the opposite
+    ... }
+    >>> ceiling = time_series.intersubject_ceiling(responses)
+    >>> ceiling["upper"].sel(run="s04e01a").values.ravel()
+    array([ 1.,  1., -1.])
     """
     subjects = list(responses)
     if len(subjects) < 2:
@@ -101,6 +127,23 @@ def specificity(scores: xr.DataArray, alternative: str = "two-sided") -> xr.Data
         ``difference`` (model, subject): median over runs of the model's score less the own
         model's; ``p_value``, ``p_bh`` and ``p_by`` (model, subject), NaN on the diagonal; and
         ``n_worse`` (subject): how many of the other subjects' models have a lower median.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from analysis_lib import time_series
+    >>> scores = xr.DataArray(
+    ...     np.full((3, 2, 6), 0.1) + 0.01 * np.arange(6),
+    ...     dims=("model", "subject", "run"),
+    ...     coords={"model": ["sub-01", "sub-02", "group"], "subject": ["sub-01", "sub-02"]},
+    ... )
+    >>> scores.loc["sub-02", "sub-01"] = 0.05  # worse than the subject's own model in every run
+    >>> found = time_series.specificity(scores)
+    >>> found["n_worse"].values
+    array([1, 0])
+    >>> found["p_value"].sel(model="sub-02", subject="sub-01").item()
+    0.03125
     """
     models = [str(m) for m in scores["model"].values]
     subjects = [str(s) for s in scores["subject"].values]

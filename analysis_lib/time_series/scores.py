@@ -38,6 +38,16 @@ def score_runs(predicted: Runs, measured: Runs) -> xr.Dataset:
         ``r2``: one minus squared error over variance around the run's own mean, so it may be
         negative; ``r``: Pearson correlation. NaN where the measured target does not vary; ``r``
         is 0 where only the prediction does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from analysis_lib import time_series
+    >>> measured = {"s04e01a": np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])}
+    >>> predicted = {"s04e01a": np.array([[1.0, 0.0], [2.0, 1.0], [3.0, 2.0]])}
+    >>> scores = time_series.score_runs(predicted, measured)
+    >>> scores["r"].values, scores["r2"].values  # one too high all along; a target that is constant
+    (array([[ 1., nan]]), array([[-0.5,  nan]]))
     """
     rows = [(r_squared(p, y), pearson(p, y)) for _, p, y in pairs(predicted, measured)]
     r2, r = (np.stack(values) for values in zip(*rows, strict=True))
