@@ -81,7 +81,7 @@ voxel = primary[:, 0].data
 weights = np.linalg.lstsq(x, voxel - voxel.mean(), rcond=None)[0]
 fitted = encoding.nested_cv_ridge({"all": x}, primary.data, folds.data)
 
-# %% tags=["figure"] mystnb={"figure": {"caption": "One voxel's responses to all sounds against what an encoding model gives for them. Left: for the sounds that it learned from. Right: for sounds that it had not seen.", "name": "fig-primer-fit"}, "image": {"alt": "Two scatter plots; points on a line at the left, a broad cloud along it at the right."}}
+# %% tags=["figure"] mystnb={"figure": {"caption": "Responses of one voxel to all sounds against what an encoding model gives for them. Left: for the sounds that it learned from. Right: for sounds that it had not seen.", "name": "fig-primer-fit"}, "image": {"alt": "Two scatter plots; points on a line at the left, a broad cloud along it at the right."}}
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 4), sharey=True)
 both = {"Same sounds": x @ weights, "New sounds": fitted["prediction"][:, 0].data}
 axes = figures.plot_pairs(voxel, both, axes)

@@ -17,7 +17,10 @@
 # cochleagram is what the ear would pass on, and the drawing shows how strongly a part of auditory
 # cortex responded to it (up) and how strongly an encoding model said it would (across). The model
 # had not seen the sound when it said so. Which sounds lie far from the dashed line, and what do
-# they have in common?
+# they have in common? A sound above the line drives this part of cortex more than its acoustics, as
+# the model knows them, would let one expect; a sound below it, less. Listening to the outliers one
+# after the other is the quickest way to an idea of what a model is missing, and a good way to find
+# a mistake in the data.
 
 # %%
 # %matplotlib inline

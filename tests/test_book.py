@@ -79,6 +79,8 @@ def test_local_links_and_images_lead_somewhere(page, soup):
 
 
 def test_no_page_shows_an_error(soup):
+    for example in soup.select("dl.py"):  # the reference shows errors that are meant
+        example.decompose()
     text = soup.get_text()
     for sign in ("Traceback (most recent call last)", "Warning:", "ModuleNotFoundError"):
         assert sign not in text
