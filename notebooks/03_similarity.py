@@ -349,6 +349,7 @@ claims.derive_again("T-02", "T-03")
 
 # %% [markdown]
 # Two cautions carry over to everything that follows. The best layer of a deep model is chosen among
-# many, and only the strict column is free of that: compare columns before comparing models. A
-# deep model gains most from the search, a filter bank with one layer nothing. And the published error bars of the similarities
-# are standard deviations over subjects, not standard errors; ours are standard errors.
+# many, and only the strict column is free of that: compare columns before comparing models. A deep
+# model gains most from the search, a filter bank with one layer nothing. And the published error
+# bars of the similarities are standard deviations over subjects, not standard errors; ours are
+# standard errors.
