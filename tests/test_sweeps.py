@@ -150,6 +150,7 @@ def test_jobs_make_the_results_of_the_chapters_and_are_done_once(tmp_path, caplo
     assert sweeps.done(jobs) == {job.name for job in jobs}
     assert sum(len(receipt["made"]) for receipt in receipts.values()) == 1 + 2 + 2 + 2
     assert set(results.load("encoding")["model"]) == {"log-mel", "mfcc"}
+    caplog.clear()
     caplog.set_level("INFO", logger="brainbook")
     assert work_off(jobs, plan) == receipts
     assert "computed" not in caplog.text and caplog.text.count("done already") == len(jobs)
