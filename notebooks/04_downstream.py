@@ -67,7 +67,7 @@ device: str = "auto"  # where to compute: auto, cpu, cuda or mps
 # %% [markdown]
 # ## The representations
 #
-# Ten or so models that differ in one respect at a time would be ideal; what a laptop can afford
+# A dozen models that differ in one respect at a time would be ideal; what a laptop can afford
 # comes close. Some representations are *handcrafted*; some are convolutional networks with random
 # weights; and the *light zoo* is the same network, trained here on spoken digits, on speakers, on
 # environmental sounds, on synthetic notes, or on all of them. A network that has not been trained
@@ -269,21 +269,26 @@ lowest = associated["without_family_low"]["Voxels (R²)"]
 print(f"Voxels: r = {associated['pearson']['Voxels (R²)']:.2f}, {lowest:.2f} without one kind.")
 
 # %% [markdown]
-# Ten small models can show whether an effect as large as the published one is there at all. In
-# `natsound` it is: the coefficient for voxels is as high as the paper's, and it survives every
-# correction for the number of tests. Then look at what it is made of. The two handcrafted spectra
-# are poor at most tasks and poor for the brain; without them the coefficient is far below what
-# eight models could establish. What it says is that a convolutional network, even an untrained one, keeps more of what
-# both tasks and voxels need than an averaged spectrum; training adds little that ten points could
-# show, and with size and depth held constant no measure is significant. The tasks do not even
-# agree: recognising pitch on an unheard instrument is what the spectra do *best*, so that task
-# correlates negatively with every measure, and a global score made of such tasks would have turned
-# the headline round. Telling three speakers apart is solved by all, and its ceiling noise still
-# counts for a fifth of the global score.
+# A dozen small models can show whether an effect as large as the published one is there at all. In
+# `natsound` it is: the coefficient for voxels is as high as the paper's, and every measure survives
+# every correction for the number of tests, with size and depth held constant, too. Then look at
+# what it is made of. Three of the four handcrafted representations are spectra averaged over time.
+# They are poor at most tasks and poor for the brain. The fourth, the filters of spectro-temporal
+# modulation, is the best of all twelve at the tasks taken together and the best for nearly every
+# measure, without one learned weight. The eight convolutional networks lie between, close to each
+# other: among them alone the coefficient is far below what eight models could establish. So the
+# line is drawn by what is kept when features are averaged over time. Spectra keep nothing of how
+# sound changes; networks, even untrained ones, keep some of it; the modulation filters were made to
+# keep it. Training adds little that eight points could show.
 #
-# So ten models cannot tell two measures of alignment apart, nor exclude a small effect, nor
-# separate being trained, or being deep, from being good. And the networks trained here know the
-# *domains* of the tasks, though not their clips.
+# The tasks do not even agree: recognising pitch on an unheard instrument is what the two plain
+# spectra do *best*, so that task correlates negatively with every measure, and a global score made
+# of such tasks would have turned the headline round. Telling three speakers apart is solved by all,
+# and its ceiling noise still counts for a fifth of the global score.
+#
+# So a dozen models cannot tell two measures of alignment apart, nor exclude a small effect among
+# networks, nor separate being trained, or being deep, from being good. And the networks trained here
+# know the *domains* of the tasks, though not their clips.
 
 # %% [markdown]
 # ## The published models again
