@@ -270,9 +270,9 @@ print(f"Voxels: r = {associated['pearson']['Voxels (R²)']:.2f}, {lowest:.2f} wi
 
 # %% [markdown]
 # A dozen small models can show whether an effect as large as the published one is there at all. In
-# `natsound` it is: the coefficient for voxels is as high as the paper's, and every measure survives
-# every correction for the number of tests, with size and depth held constant, too. Then look at
-# what it is made of. Three of the four handcrafted representations are spectra averaged over time.
+# `natsound` it is: the coefficient for voxels is as high as the paper's, every measure survives
+# every correction for the number of tests, and none is lost when size and depth are held constant.
+# Then look at what it is made of. Three of the four handcrafted representations are spectra averaged over time.
 # They are poor at most tasks and poor for the brain. The fourth, the filters of spectro-temporal
 # modulation, is the best of all twelve at the tasks taken together and the best for nearly every
 # measure, without one learned weight. The eight convolutional networks lie between, close to each
@@ -287,8 +287,8 @@ print(f"Voxels: r = {associated['pearson']['Voxels (R²)']:.2f}, {lowest:.2f} wi
 # and its ceiling noise still counts for a fifth of the global score.
 #
 # So a dozen models cannot tell two measures of alignment apart, nor exclude a small effect among
-# networks, nor separate being trained, or being deep, from being good. And the networks trained here
-# know the *domains* of the tasks, though not their clips.
+# networks, nor separate being trained, or being deep, from being good. And the networks trained
+# here know the *domains* of the tasks, though not their clips.
 
 # %% [markdown]
 # ## The published models again
