@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import os
 import warnings
 from importlib import import_module
 
@@ -90,7 +91,8 @@ def test_a_public_name_has_an_example_that_runs(name, tmp_path, monkeypatch, req
     test = example_of(name)
     assert any(not example.options.get(doctest.SKIP) for example in test.examples), "no example"
     if name in NEED_REAL_DATA:
-        request.getfixturevalue("real_data")
+        folder = request.getfixturevalue("real_data")
+        monkeypatch.setenv("BRAINBOOK_DATA", os.path.abspath(folder))
     else:
         monkeypatch.delenv("BRAINBOOK_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
