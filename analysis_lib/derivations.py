@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from . import published, published_encoding
 from .models import card

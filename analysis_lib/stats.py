@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 import xarray as xr
 from statsmodels.stats.multitest import multipletests
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import nibabel
 import numpy as np
-import scipy.spatial
+import scipy
 import xarray as xr
 
 from .errors import DataError, MissingDataError, UnknownNameError

@@ -266,10 +266,10 @@ def fit(
             plateau = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
             if schedule is not None and not plateau:
                 schedule.step()
+            row["seconds"] = time.perf_counter() - started
             found = run.evaluated(evaluate, evaluate_every, step)
             if found and plateau:
                 schedule.step(found["validation_loss"])
-            row["seconds"] = time.perf_counter() - started
             run.add({"step": step, **row, **found})
             if step in kept or (save_every and step % save_every == 0):
                 run.save(step, kept)

@@ -275,16 +275,29 @@ if leave_out:
     )
 own = {name: tuned([name], settings, subjects) for name in individuals}
 grouped = finetuning.summarise({"individual": own[subject], **group}, subject, kind_of)
-matrix = xr.concat(
-    [result["r2"].mean(("run", "target")) for result in own.values()],
-    pd.Index(list(own), name="trained"),
-).rename(subject="tested")
+by_run = {**own, "group": group["group, shared filter"]}
+by_run = xr.concat(
+    [result["r2"].mean("target") for result in by_run.values()],
+    pd.Index(list(by_run), name="model"),
+)
+matrix = by_run.sel(model=list(own)).mean("run").rename(model="trained", subject="tested")
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "R² on the test season of the first subject, for networks tuned on that subject, on all, and on the others.", "name": "fig-tuning-group"}, "image": {"alt": "Points with intervals for individual and group networks, by kind of parcel."}}
 ax = figures.plot_conditions(grouped, ceiling)
 
 # %% tags=["figure"] mystnb={"figure": {"caption": "Mean R² over parcels and test runs: rows are the subjects that a network was tuned on, columns those it predicts.", "name": "fig-tuning-specificity"}, "image": {"alt": "A matrix of scores, trained on by tested on."}}
 ax = figures.plot_specificity(matrix)
+
+# %% [markdown]
+# The same as a test: for each subject with a network of its own, the median over runs by which
+# another network is worse (below 0) or better than the own one, and Wilcoxon's test over runs,
+# corrected over the comparisons after Benjamini and Hochberg.
+
+# %%
+specific = time_series.specificity(by_run.sel(subject=list(own)))
+specific = specific[["difference", "p_value", "p_bh"]].to_dataframe().dropna().reset_index()
+specific.columns = ["Network of", "Predicted", "Difference of R²", "p", "p, corrected"]
+specific.style.hide(axis="index").format(precision=3)
 
 # %% [markdown]
 # ## Two flaws, shown

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-import scipy.io
+import scipy
 import xarray as xr
 
 from ..errors import AlignmentError

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from filelock import FileLock
-from sklearn.model_selection import StratifiedKFold
 
 from ..errors import AlignmentError, ParameterError, UnknownNameError
 from ..paths import cache_dir, content_key
@@ -242,6 +241,8 @@ def folds(name: str = "pepino", sounds: Sounds | None = None, n_folds: int = 5) 
                 f"{n_folds} stratified folds cannot be drawn from {len(sounds)} sounds whose "
                 f"largest category has {largest}: choose a number from 2 to that"
             )
+        from sklearn.model_selection import StratifiedKFold  # slow to load, seldom needed
+
         splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
         fold = np.empty(len(sounds), dtype=int)
         for k, (_, test) in enumerate(splitter.split(np.zeros(len(labels)), labels)):

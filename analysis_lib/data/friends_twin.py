@@ -23,7 +23,7 @@ import h5py
 import nibabel
 import numpy as np
 import pandas as pd
-import scipy.signal
+import scipy
 import soundfile
 import torch
 from filelock import FileLock

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-import scipy.signal
+import scipy
 import xarray as xr
 
 from ..errors import ParameterError, UnknownNameError

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.io
+import scipy
 import xarray as xr
 
 from ..errors import AlignmentError, DataError, MissingDataError

@@ -9,7 +9,7 @@ the training, from another seed, would give.
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.signal
+import scipy
 import xarray as xr
 
 from ..errors import ParameterError, UnknownNameError

@@ -16,9 +16,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 import xarray as xr
-from himalaya.backend import get_backend, set_backend
-from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
-from sklearn.model_selection import PredefinedSplit
 
 from ..alignment import align, align_rows, target_coords
 from ..device import resolve_device
@@ -157,6 +154,11 @@ def _fit_predict(
     n_targets_batch: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict the tested sounds (n_tested, n_targets); and the kernels' weights, (2, n_targets)."""
+    # Loaded here: himalaya brings scikit-learn, which no other analysis of this room needs.
+    from himalaya.backend import get_backend
+    from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
+    from sklearn.model_selection import PredefinedSplit
+
     backend = get_backend()
     train = ~tested
     centre = y[train].mean(axis=0)
@@ -182,6 +184,8 @@ def _fit_predict(
 @contextmanager
 def _himalaya_on(device: torch.device) -> Iterator[None]:
     """Point himalaya, whose backend is global, at a device; and back again."""
+    from himalaya.backend import get_backend, set_backend
+
     before = get_backend().name
     set_backend("torch_cuda" if device.type == "cuda" else "torch")
     try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import scipy.stats
+import scipy
 import torch
 import xarray as xr
 from tqdm.auto import tqdm

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.stats
+import scipy
 import xarray as xr
 
 from ..errors import AlignmentError, DataError, ParameterError

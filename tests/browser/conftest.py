@@ -1,5 +1,6 @@
 """A browser over the rendered book, served from this machine."""
 
+import contextlib
 import functools
 import http.server
 import shutil
@@ -69,17 +70,21 @@ class Visit:
         return self.page
 
 
-@pytest.fixture
-def visit(browser, origin):
-    """A fresh window of a laptop's size."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield Visit(context.new_page(), origin)
-    context.close()
+@pytest.fixture(scope="session")
+def window(browser, origin):
+    """Context manager: a fresh window of a laptop's size."""
+
+    @contextlib.contextmanager
+    def fresh():
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        yield Visit(context.new_page(), origin)
+        context.close()
+
+    return fresh
 
 
 @pytest.fixture
-def phone(browser, origin):
-    """A fresh window 400 pixels wide."""
-    context = browser.new_context(viewport={"width": 400, "height": 800})
-    yield Visit(context.new_page(), origin)
-    context.close()
+def visit(window):
+    """A fresh window of a laptop's size, closed after the test."""
+    with window() as found:
+        yield found

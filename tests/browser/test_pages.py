@@ -1,5 +1,6 @@
 """The book in a browser: what readers do, and what must not happen while they do it."""
 
+import functools
 import re
 
 import pytest
@@ -17,31 +18,39 @@ for chapter in CHAPTERS:
 CHAPTER = "book/chapters/04_downstream.html"
 
 
-@pytest.fixture(params=PAGES, ids=lambda page: page.removeprefix("book/"))
-def path(request):
-    return f"{request.param}.html"
+@pytest.fixture(scope="module", params=PAGES, ids=lambda page: page.removeprefix("book/"))
+def opened(window, request):
+    """Every page of the book in turn, loaded once for all that is asked of it."""
+    with window() as visit:
+        visit.open(f"{request.param}.html")
+        yield visit
 
 
-def test_a_page_loads_without_an_error_and_asks_nobody_else(visit, path):
-    visit.open(path)
-    assert not visit.errors and not visit.missing and not visit.foreign
+@pytest.fixture(scope="module")
+def is_there(window):
+    """Whether an address answers; each is asked once."""
+    with window() as visit:
+        yield functools.cache(lambda link: visit.page.request.get(link).ok)
 
 
-def test_every_image_is_there(visit, path):
-    page = visit.open(path)
-    broken = page.eval_on_selector_all(
+def test_a_page_loads_without_an_error_and_asks_nobody_else(opened):
+    assert not opened.errors and not opened.missing and not opened.foreign
+
+
+def test_every_image_is_there(opened):
+    broken = opened.page.eval_on_selector_all(
         "img", "all => all.filter(i => i.complete && !i.naturalWidth && i.src).map(i => i.src)"
     )
     assert not broken
 
 
-def test_every_internal_link_leads_somewhere(visit, path):
-    page = visit.open(path)
+def test_every_internal_link_leads_somewhere(opened, is_there):
+    page = opened.page
     links = page.eval_on_selector_all("main a[href], nav a[href]", "all => all.map(a => a.href)")
-    inside = {link for link in links if link.startswith(visit.origin)}
+    inside = {link for link in links if link.startswith(opened.origin)}
     assert inside
     for link in sorted({link.partition("#")[0] for link in inside}):
-        assert page.request.get(link).ok, link
+        assert is_there(link), link
     here = page.url.partition("#")[0]
     for link in inside:
         target, _, anchor = link.partition("#")
@@ -49,17 +58,19 @@ def test_every_internal_link_leads_somewhere(visit, path):
             assert page.evaluate("id => document.getElementById(id) !== null", anchor), link
 
 
-def test_fits_a_phone(phone, path):
-    page = phone.open(path)
+def test_fits_a_phone(opened):
+    size = opened.page.viewport_size
+    opened.page.set_viewport_size({"width": 400, "height": 800})
+    width = opened.page.evaluate("document.documentElement.scrollWidth")
+    opened.page.set_viewport_size(size)
     # Code and wide tables scroll in boxes of their own; the page itself does not.
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert width <= 400
 
 
-def test_nothing_serious_for_readers_with_a_disability(visit, path):
+def test_nothing_serious_for_readers_with_a_disability(opened):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = visit.open(path)
-    page.add_style_tag(content="* { transition: none !important; }")
-    violations = axe.run(page).response["violations"]
+    opened.page.add_style_tag(content="* { transition: none !important; }")
+    violations = axe.run(opened.page).response["violations"]
     serious = [
         f"{found['id']}: {node['html'][:120]}"
         for found in violations
