@@ -18,6 +18,7 @@ __all__ = [
     "INITIALISERS",
     "PAPER_GRID",
     "Configuration",
+    "dropout_kept",
     "dropout_mask",
     "epoch_batches",
     "epoch_generator",
@@ -110,9 +111,12 @@ def dropout_mask(
     width: int, n_clips: int, generator: torch.Generator, dtype: torch.dtype
 ) -> torch.Tensor:
     """Mask of one dropout layer, shape (width, n_clips): 0, or 1 over the chance of being kept."""
-    shape = (width, n_clips)
-    drawn = torch.rand(shape, generator=generator, device=generator.device)
-    return (drawn >= DROPOUT).to(dtype).mul_(1 / (1 - DROPOUT))
+    return dropout_kept(width, n_clips, generator).to(dtype).mul_(1 / (1 - DROPOUT))
+
+
+def dropout_kept(width: int, n_clips: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw what one dropout layer keeps, bool of shape (width, n_clips)."""
+    return torch.rand((width, n_clips), generator=generator, device=generator.device) >= DROPOUT
 
 
 def epoch_batches(n_clips: int, generator: torch.Generator) -> list[torch.Tensor] | list[slice]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from .recipe import BN_EPS, BN_MOMENTUM, DROPOUT, Configuration, initial_parameters
+from .recipe import BN_EPS, BN_MOMENTUM, DROPOUT, Configuration
 
 __all__ = ["Stack", "Workspace"]
 
@@ -45,12 +45,10 @@ class Stack:
     ----------
     configurations : sequence of Configuration
         With the same hidden widths.
-    n_layers, n_units, n_classes : int
-        Of the data.
+    drawn : sequence of mapping of str to tensor
+        Initial parameters of each.
     multilabel : bool
         Binary cross-entropy of every label instead of cross-entropy.
-    seed : int
-        Of the initial weights.
     space : Workspace
         May be shared with other stacks.
 
@@ -63,30 +61,18 @@ class Stack:
     def __init__(
         self,
         configurations: Sequence[Configuration],
-        n_layers: int,
-        n_units: int,
-        n_classes: int,
+        drawn: Sequence[Mapping[str, torch.Tensor]],
         multilabel: bool,
-        seed: int,
         device: torch.device,
         space: Workspace,
-        dtype: torch.dtype,
     ):
         self.hidden, self.multilabel, self.space = configurations[0].hidden, multilabel, space
-        shape = (n_layers, n_units, n_classes, seed, dtype)
-        drawn = {  # equal at all learning rates
-            configuration.init: initial_parameters(configuration, *shape)
-            for configuration in {one.init: one for one in configurations}.values()
-        }
-        drawn = [drawn[configuration.init] for configuration in configurations]
         self.parameters = {
             name: torch.stack([one[name] for one in drawn]).to(device) for name in drawn[0]
         }
         self.statistics = {
-            f"{kind}{i}": torch.full(
-                (len(configurations), width), start, dtype=dtype, device=device
-            )
-            for i, width in enumerate(self.hidden)
+            f"{kind}{i}": torch.full_like(self.parameters[f"scale{i}"], start)
+            for i in range(len(self.hidden))
             for kind, start in (("mean", 0.0), ("variance", 1.0))
         }
         self._rates = [configuration.learning_rate for configuration in configurations]
@@ -117,12 +103,12 @@ class Stack:
         """
         p, depth = self.parameters, len(self.hidden)
         mixing = _mixing_weights(p["mix"])
-        inputs, before, moments = [_mixed(x, mixing)], [], []
+        inputs, norms, zero = [_mixed(x, mixing)], [], x.new_zeros(())
         for i in range(depth):
-            before.append(self._product(f"before{i}", p[f"weight{i}"], inputs[i]))
-            output, mean, spread = self._normalised(before[i], i)
-            inputs.append(torch.clamp(output, before[i].new_zeros(()), masks[i], out=output))
-            moments.append((mean, spread))
+            before = self._product(f"before{i}", p[f"weight{i}"], inputs[i])
+            output, *norm = self._normalised(before, i)
+            inputs.append(torch.clamp(output, zero, masks[i], out=output))
+            norms.append(norm)
         last = p[f"weight{depth}"]
         logits = torch.baddbmm(p[f"shift{depth}"][..., None], last, inputs[depth])
         loss, error = self._loss(logits, targets)
@@ -130,12 +116,12 @@ class Stack:
         gradients = {f"shift{depth}": error.sum(dim=2)}
         for i in reversed(range(depth + 1)):
             if i < depth:
-                error = torch.ops.aten.threshold_backward(error, inputs[i + 1], 0)
-                error, scale, shift = self._normalised_backward(error, before[i], i, *moments[i])
+                torch.ops.aten.threshold_backward(error, inputs[i + 1], 0, grad_input=error)
+                scale, shift = self._normalised_backward(error, i, *norms[i])
                 gradients[f"scale{i}"], gradients[f"shift{i}"] = scale, shift
             gradients[f"weight{i}"] = self._product(f"weight{i}", error, inputs[i].transpose(1, 2))
             if i > 0:
-                error = self._product("error", p[f"weight{i}"].transpose(1, 2), error)
+                error = self._product(f"error{i}", p[f"weight{i}"].transpose(1, 2), error)
         if len(x) > 1:
             error = self._product("mixed", error.transpose(1, 2), p["weight0"])
             by_layer = error.flatten(1) @ x.flatten(1).T
@@ -203,39 +189,34 @@ class Stack:
         return torch.bmm(a, b, out=self.space(name, len(a), a.shape[1], b.shape[2]))
 
     def _normalised(self, x: torch.Tensor, i: int) -> tuple[torch.Tensor, ...]:
-        """Batch norm after the i-th linear map, times dropout's factor; mean, 1 / deviation."""
-        n_channels = x.shape[0] * x.shape[1]
-        flat = (1, n_channels, x.shape[2])
-        output = self.space(f"after{i}", *x.shape)
-        _, mean, spread = torch.native_batch_norm(
-            x.view(flat),
-            (self.parameters[f"scale{i}"] * _KEPT).view(-1),
-            (self.parameters[f"shift{i}"] * _KEPT).view(-1),
-            self.statistics[f"mean{i}"].view(-1),
-            self.statistics[f"variance{i}"].view(-1),
-            True,
-            BN_MOMENTUM,
-            BN_EPS,
-            out=(output.view(flat), x.new_empty(n_channels), x.new_empty(n_channels)),
-        )
-        return output, mean, spread
+        """Batch norm after the i-th linear map, times dropout's factor; centred x, 1 / deviation.
 
-    def _normalised_backward(self, error, x, i, mean, spread) -> tuple[torch.Tensor, ...]:
-        """Gradients with respect to input, scale and shift of :meth:`_normalised`."""
-        flat, stacked = (1, len(mean), x.shape[2]), x.shape[:2]
-        error, scale, shift = torch.ops.aten.native_batch_norm_backward(
-            error.view(flat),
-            x.view(flat),
-            (self.parameters[f"scale{i}"] * _KEPT).view(-1),
-            None,
-            None,
-            mean,
-            spread,
-            True,
-            BN_EPS,
-            [True, True, True],
-        )
-        return error.view(x.shape), scale.view(stacked) * _KEPT, shift.view(stacked) * _KEPT
+        Passes over contiguous rows, one after the other: together they take a third of the time
+        of PyTorch's kernel for this layout.
+        """
+        n_clips = x.shape[2]
+        mean = x.mean(dim=2)
+        x.sub_(mean[..., None])
+        variance = torch.linalg.vector_norm(x, dim=2).square_() / n_clips
+        self.statistics[f"mean{i}"].lerp_(mean, BN_MOMENTUM)
+        self.statistics[f"variance{i}"].lerp_(variance * n_clips / (n_clips - 1), BN_MOMENTUM)
+        inverse = (variance + BN_EPS).rsqrt()
+        scale = self.parameters[f"scale{i}"] * inverse * _KEPT
+        output = torch.mul(x, scale[..., None], out=self.space(f"after{i}", *x.shape))
+        output.add_((self.parameters[f"shift{i}"] * _KEPT)[..., None])
+        return output, x, inverse
+
+    def _normalised_backward(self, error, i, centred, inverse) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn an error of :meth:`_normalised`'s output into that of its input, in place.
+
+        Gives the gradients of scale and shift. ``centred`` is used up.
+        """
+        n_clips = error.shape[2]
+        shift = error.sum(dim=2)
+        scale = torch.linalg.vecdot(error, centred) * inverse
+        centred.mul_((scale * inverse / n_clips)[..., None]).add_((shift / n_clips)[..., None])
+        error.sub_(centred).mul_((self.parameters[f"scale{i}"] * inverse * _KEPT)[..., None])
+        return scale * _KEPT, shift * _KEPT
 
     def _loss(
         self, logits: torch.Tensor, targets: torch.Tensor

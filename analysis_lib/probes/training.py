@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -29,9 +29,10 @@ from .recipe import (
     INITIALISERS,
     PAPER_GRID,
     Configuration,
-    dropout_mask,
+    dropout_kept,
     epoch_batches,
     epoch_generator,
+    initial_parameters,
 )
 from .stack import Stack, Workspace
 
@@ -141,22 +142,22 @@ def train_probes(
         return grid.outcome(every)
 
 
-Every = Callable[[Callable, Sequence[Stack]], list]  # like map
+Every = Callable[[Callable, Sequence], list]  # like map
 
 
 @contextmanager
 def _workers(device: torch.device, n_stacks: int) -> Iterator[Every]:
-    """Share stacks out among the threads that torch would use within each product."""
+    """Share work out among the threads that torch would use within each product."""
     n_threads = torch.get_num_threads()
     n_workers = min(n_threads, n_stacks) if device.type == "cpu" else 1
     if n_workers == 1:
-        yield lambda function, stacks: [function(stack) for stack in stacks]
+        yield lambda function, items: [function(item) for item in items]
         return
     try:
         with ThreadPoolExecutor(
             n_workers, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
-            yield lambda function, stacks: list(pool.map(function, stacks))
+            yield lambda function, items: list(pool.map(function, items))
     finally:
         torch.set_num_threads(n_threads)  # some libraries keep one number for all threads
 
@@ -180,12 +181,24 @@ class _Grid:
         ]
         n_layers, _, n_units = data.train.shape
         n_classes = data.train_targets.shape[1]
+        shape = (n_layers, n_units, n_classes, seed, self.dtype)
+
+        @cache
+        def drawn(hidden, init):  # equal at all learning rates
+            return initial_parameters(Configuration(hidden, 0.0, init), *shape)
+
         space = Workspace(self.device, self.dtype)
+        parts = [[configurations[i] for i in part] for part in members]
         self.stacks = [
-            Stack([configurations[i] for i in part], n_layers, n_units, n_classes,
-                  data.multilabel, seed, self.device, space, self.dtype)
-            for part in members
-        ]  # fmt: skip
+            Stack(
+                part,
+                [drawn(one.hidden, one.init) for one in part],
+                data.multilabel,
+                self.device,
+                space,
+            )
+            for part in parts
+        ]
         self.members = members  # configurations of each stack
         self.active = [list(part) for part in members]  # those that still train
         n = len(configurations)
@@ -240,10 +253,8 @@ class _Grid:
         totals = 0
         for rows in epoch_batches(n_train, epoch_generator(self.seed, epoch, self.device)):
             x, targets = self.data.train[:, rows], self.targets[:, rows]
-            ceilings = {
-                (i, width): _ceiling(dropout_mask(width, x.shape[1], generator, self.dtype))
-                for (i, width), generator in generators.items()
-            }
+            drawn = every(lambda layer, n=x.shape[1]: self._ceiling(layer, n, generators), layers)
+            ceilings = dict(zip(layers, drawn, strict=True))
             losses = every(partial(_step, x=x, targets=targets, ceilings=ceilings), stacks)
             totals = totals + torch.cat(losses) * x.shape[1]
         return (totals / n_train).float().cpu()
@@ -257,17 +268,20 @@ class _Grid:
         improved = {i for i, is_better in zip(active, better.tolist(), strict=True) if is_better}
         self.best_score[active] = torch.maximum(score, self.best_score[active])
         self.best_epoch[sorted(improved)] = epoch
-        for stack, part, members in zip(self.stacks, self.active, self.members, strict=True):
-            stack.remember({row: members.index(i) for row, i in enumerate(part) if i in improved})
+        rows = {
+            stack: {row: members.index(i) for row, i in enumerate(part) if i in improved}
+            for stack, part, members in zip(self.stacks, self.active, self.members, strict=True)
+        }
+        every(lambda stack: stack.remember(rows[stack]), self.stacks)
+
+    def _ceiling(self, layer, n_clips: int, generators) -> torch.Tensor:
+        """Infinite where dropout keeps, 0 elsewhere: clamping to it is dropout and ReLU."""
+        kept = dropout_kept(layer[1], n_clips, generators[layer])
+        return torch.where(kept, torch.inf, 0.0).to(self.dtype)
 
 
 def _step(stack: Stack, x, targets, ceilings) -> torch.Tensor:
     return stack.step(x, targets, [ceilings[layer] for layer in enumerate(stack.hidden)])
-
-
-def _ceiling(mask: torch.Tensor) -> torch.Tensor:
-    """Infinite where a dropout mask keeps, 0 elsewhere: clamping to it is dropout and ReLU."""
-    return torch.where(mask > 0, torch.inf, 0.0).to(mask.dtype)
 
 
 def _predicted(stack: Stack, x: torch.Tensor, best: bool = False) -> torch.Tensor:
