@@ -2,11 +2,14 @@
 
 ``python benchmarks/pretraining.py`` prints steps and seconds of audio per second of a whole run
 (recordings read, cropped and resampled; masks, frames and codes computed; the record written) and
-of a loop over one batch that is ready in memory, measured in turns on this machine. On a GPU whose
+of a loop over one batch that is ready in memory, measured in turns on this machine; for recordings
+that are kept in memory once read, as a small corpus is, and for ones that are read anew for each
+crop (FLAC at 44.1 kHz). On a GPU whose
 peak is known it prints the model FLOP utilisation too: the multiplications and additions of three
 forward passes (one forward, two backward) per second, as a share of that peak.
 """
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -33,7 +36,6 @@ def recordings(folder, n=64, seconds=10.0, rate=44_100):
     for i in range(n):
         wave = 0.1 * rng.standard_normal(int(seconds * rate))
         soundfile.write(folder / f"{i:03d}.flac", wave, rate)
-    return folder
 
 
 def ready_batch(recipe, device):
@@ -89,7 +91,7 @@ def utilisation(recipe, batch, seconds, device):
     return f"{share} ({operations / seconds / 1e12:.0f} TFLOP/s, {name})"
 
 
-def main(n_turns=2):
+def main(n_turns=3):
     """Print the table."""
     device = resolve_device("auto")
     recipes = [pretraining.recipe_of("natsound", n_steps=30, n_checkpoints=1)]
@@ -98,21 +100,25 @@ def main(n_turns=2):
             pretraining.recipe_of("paper", targets="kmeans", n_steps=60, n_checkpoints=1)
         )
     print(f"{device}, torch threads: {torch.get_num_threads()}")
-    print("size    batch            bare loop               whole run   ratio   utilisation")
+    print("size    batch  audio           bare loop               whole run   ratio   utilisation")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "audio").mkdir()
-        audio = pretraining.AudioFolder(recordings(folder / "audio"), memory_mb=0)
-        for recipe in recipes:
+        recordings(folder / "audio")
+        for recipe, kept in itertools.product(recipes, (True, False)):
             batch = ready_batch(recipe, device)
             bare, whole = [], []
             for turn in range(n_turns):
+                options = {} if kept else {"memory_mb": 0}
+                audio = pretraining.AudioFolder(folder / "audio", **options)
                 bare += bare_loop(recipe, batch, recipe.n_steps, device)
-                whole += whole_run(recipe, audio, folder / f"{recipe.size}-{turn}", device)
+                run = folder / f"{recipe.size}-{kept}-{turn}"
+                whole += whole_run(recipe, audio, run, device)
             bare, whole = statistics.median(bare), statistics.median(whole)
             heard = recipe.batch_size * recipe.seconds
             print(
                 f"{recipe.size:6s}{recipe.batch_size:5d} x {recipe.seconds:g} s "
+                f"{'kept' if kept else 'read':5s}"
                 f"{1 / bare:6.2f}/s {heard / bare:7,.0f} s/s "
                 f"{1 / whole:6.2f}/s {heard / whole:7,.0f} s/s {bare / whole:7.0%}   "
                 f"{utilisation(recipe, batch, whole, device)}"

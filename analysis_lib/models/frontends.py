@@ -89,15 +89,23 @@ class KaldiSpectrogram(nn.Module):
             Computed in the precision of ``waveforms``.
         """
         frames = waveforms.unfold(-1, self.frame_length, self.frame_shift)
-        if self.remove_dc:
-            frames = frames - frames.mean(dim=-1, keepdim=True)
-        energy = frames.square().sum(dim=-1) if self.filters is None else None
-        if self.preemphasis:
-            before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-            frames = frames - self.preemphasis * before
-        spectrum = torch.fft.rfft(frames * self.taper.to(frames), n=self.n_fft).abs()
-        if self.power == 2:
-            spectrum = spectrum.square()
+        mean = frames.mean(dim=-1, keepdim=True) if self.remove_dc else 0.0
+        energy = (frames - mean).square().sum(dim=-1) if self.filters is None else None
+        # Pre-emphasis of the whole sound is that of its windows, but for their first samples and
+        # the mean, of which a share is left.
+        left = 1 - self.preemphasis
+        emphasised = waveforms.clone()
+        emphasised[..., 1:] -= self.preemphasis * waveforms[..., :-1]
+        padded = waveforms.new_zeros(*frames.shape[:-1], self.n_fft)
+        windows = padded[..., : self.frame_length]
+        windows += emphasised.unfold(-1, self.frame_length, self.frame_shift)
+        windows[..., 0] = left * frames[..., 0]
+        windows -= left * mean
+        windows *= self.taper.to(windows)
+        real, imaginary = torch.view_as_real(torch.fft.rfft(padded)).unbind(-1)
+        spectrum = real.square().addcmul_(imaginary, imaginary)
+        if self.power == 1:
+            spectrum = spectrum.sqrt()
         if self.filters is not None:
             spectrum = spectrum @ self.filters.to(spectrum)
         if self.log_floor is not None:

@@ -124,6 +124,11 @@ class Corpus:
         return float(self._until[-1])
 
     @property
+    def is_kept(self) -> bool:
+        """Whether recordings stay in memory once read."""
+        return self._kept is not None
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Labels that occur, in alphabetical order."""
         return tuple(sorted({clip.label for clip in self.clips}))
@@ -144,7 +149,7 @@ class Corpus:
             )
             for clip in self.clips
         ]
-        return content_key(rows, self.short, self._kept is None)
+        return content_key(rows, self.short, not self.is_kept)
 
     def with_short(self, short: str) -> "Corpus":
         """Make the same recordings follow another rule for short ones."""
@@ -218,7 +223,7 @@ class Corpus:
         total = max(1, int(clip.n_samples * SAMPLE_RATE / clip.sample_rate))
         start = int(rng.integers(max(0, total - n_samples) + 1))
         stop = min(total, start + n_samples)
-        if self._kept is None:
+        if not self.is_kept:
             wave = _read(clip, start, stop)
         else:
             if i not in self._kept:

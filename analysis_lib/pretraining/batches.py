@@ -23,7 +23,7 @@ class Batches:
     """Batches of a run, each a pure function of seed, step and part.
 
     Sound ``i`` of the whole batch of a step depends on ``(seed, step, i)`` alone, however the batch
-    is divided. Batches are made one step ahead, in threads.
+    is divided. For a GPU they are made one step ahead.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ class Batches:
         """
         coming = self._coming.pop((step, part, n_parts), None)
         batch = self._made(step, part, n_parts) if coming is None else coming.result()
-        if step + 1 < self.recipe.n_steps:
+        # A processor that trains has no time to spare; a GPU's waits for it.
+        if self.device.type != "cpu" and step + 1 < self.recipe.n_steps:
             following = (step + 1, part, n_parts)
             self._coming[following] = self._ahead.submit(self._made, *following)
         return batch
@@ -99,8 +100,11 @@ class Batches:
 
     def frames(self, waves: np.ndarray) -> torch.Tensor:
         """Compute what the network gets of waveforms: tensor of shape (batch, frame, input)."""
+        # On a CPU, the spectra of two sounds stay in the cache; those of a whole batch do not.
+        at_once = 2 if self.device.type == "cpu" else len(waves)
+        parts = torch.from_numpy(waves).to(self.device).split(at_once)
         with torch.no_grad():
-            return self.front_end(torch.from_numpy(waves).to(self.device))[:, : self.n_frames]
+            return torch.cat([self.front_end(part)[:, : self.n_frames] for part in parts])
 
     @torch.no_grad()
     def _made(self, step: int, part: int, n_parts: int) -> tuple[torch.Tensor, ...]:
@@ -119,7 +123,9 @@ class Batches:
         """Waveform, mask and label of each sound of a part."""
         size = self.recipe.batch_size
         numbers = range(part * size // n_parts, (part + 1) * size // n_parts)
-        return list(self._readers.map(lambda number: self._crop(step, number), numbers))
+        # Threads help to read files; cutting what is in memory takes less time than they do.
+        each = map if self.audio.is_kept else self._readers.map
+        return list(each(lambda number: self._crop(step, number), numbers))
 
     def _crop(self, step: int, number: int) -> tuple[np.ndarray, np.ndarray, int]:
         rng = np.random.default_rng([self.seed, step, number])

@@ -278,12 +278,12 @@ def nearest_codes(vectors: torch.Tensor, codebooks: torch.Tensor) -> torch.Tenso
     -------
     tensor of int64, shape (..., n_codebooks)
     """
-    left, codes = vectors, []
+    left, codes = vectors.flatten(0, -2), []
     for codebook in codebooks:
-        distance = codebook.square().sum(1) - 2 * left @ codebook.T
+        distance = torch.addmm(codebook.square().sum(1), left, codebook.T, alpha=-2)
         codes.append(distance.argmin(-1))
         left = left - codebook[codes[-1]]
-    return torch.stack(codes, dim=-1)
+    return torch.stack(codes, dim=-1).unflatten(0, vectors.shape[:-1])
 
 
 def save_codebooks(codebooks: torch.Tensor, path: Path, about: Mapping[str, str]) -> None:
