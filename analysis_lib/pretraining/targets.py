@@ -278,12 +278,12 @@ def nearest_codes(vectors: torch.Tensor, codebooks: torch.Tensor) -> torch.Tenso
     -------
     tensor of int64, shape (..., n_codebooks)
     """
-    left, codes = vectors.flatten(0, -2), []
+    left, codes = vectors.reshape(-1, vectors.shape[-1]), []
     for codebook in codebooks:
         distance = torch.addmm(codebook.square().sum(1), left, codebook.T, alpha=-2)
         codes.append(distance.argmin(-1))
         left = left - codebook[codes[-1]]
-    return torch.stack(codes, dim=-1).unflatten(0, vectors.shape[:-1])
+    return torch.stack(codes, dim=-1).reshape(*vectors.shape[:-1], -1)
 
 
 def save_codebooks(codebooks: torch.Tensor, path: Path, about: Mapping[str, str]) -> None:
