@@ -6,7 +6,9 @@ The one place that turns ``device="auto"`` into a device.
 import resource
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -17,7 +19,9 @@ from torch.utils._pytree import tree_leaves
 from .errors import MemoryBudgetError, ParameterError
 
 __all__ = [
+    "Every",
     "available_memory",
+    "each_core",
     "memory_of",
     "peak_memory",
     "require_memory",
@@ -197,3 +201,50 @@ class _NewTensors(TorchDispatchMode):
                 reference = StorageWeakRef(tensor.untyped_storage())
                 n_bytes = tensor.untyped_storage().nbytes() if new else 0
                 self._live.setdefault(reference.cdata, (reference, n_bytes))
+
+
+Every = Callable[[Callable, Sequence], list]  # like map
+
+
+@contextmanager
+def each_core(device: torch.device, n_items: int) -> Iterator[Every]:
+    """Let each core of a CPU take one piece of work after the other.
+
+    For work whose pieces are too small to be shared out among cores by torch itself.
+
+    Parameters
+    ----------
+    device : torch.device
+        Other devices than a CPU get one piece after the other, in the calling thread.
+    n_items : int
+        No more threads than this are started.
+
+    Yields
+    ------
+    callable
+        ``every(function, items)`` gives the list of results, in the order of the items.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from analysis_lib import device
+    >>> with device.each_core(torch.device("cpu"), 3) as every:
+    ...     every(torch.sum, [torch.ones(i) for i in range(3)])
+    ...
+    [tensor(0.), tensor(1.), tensor(2.)]
+    """
+    n_threads, with_gradient = torch.get_num_threads(), torch.is_grad_enabled()
+    n_workers = min(n_threads, n_items) if device.type == "cpu" else 1
+    if n_workers <= 1:
+        yield lambda function, items: [function(item) for item in items]
+        return
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        torch.set_grad_enabled(with_gradient)
+
+    try:
+        with ThreadPoolExecutor(n_workers, initializer=begin) as pool:
+            yield lambda function, items: list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(n_threads)  # some libraries keep one number for all threads

@@ -356,7 +356,8 @@ def _execute(source: Path, values: dict, executed: Path) -> None:
                 kernel_name="python3",
                 progress_bar=False,
                 execution_timeout=TIMEOUT,
-                extra_arguments=["--log-level=ERROR"],  # ipykernel warns about local kernels
+                # A kernel warns that it is local, and calls its end an error; cells report theirs.
+                extra_arguments=["--log-level=CRITICAL"],
             )
     except papermill.PapermillExecutionError as error:
         raise ChapterError(

@@ -45,7 +45,8 @@ class Training:
     folder : Path
     history : DataFrame
         A row per step: ``step`` (of updates done), ``loss``, ``gradient_norm``, ``learning_rate``,
-        ``seconds``, the objective's metrics, and ``validation_<name>`` where it was evaluated.
+        ``seconds`` (without the evaluation), the objective's metrics, and
+        ``validation_<name>`` where it was evaluated.
     checkpoints : dict of int to Path
         Weights by step.
 

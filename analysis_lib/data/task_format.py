@@ -198,7 +198,8 @@ def write_task(
         At least ``embedding_type``, ``prediction_type``, ``split_mode`` and ``evaluation``.
     clips : mapping of split to mapping of clip to (labels, audio)
         Labels are strings, or for event tasks (label, start, end) in seconds. Audio is a file,
-        copied as it is, or a float array of shape (n_samples,), written as 16-bit WAV.
+        copied as it is, or an array of shape (n_samples,), float or int16, written with 16 bits
+        in the format that the clip's name ends in (``.wav``, ``.flac``).
     sample_rate : int
         In Hz.
     vocabulary : sequence of str, optional

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..device import each_core
+
 __all__ = ["CochleagramTransform", "cochlear_filters", "normalize_level"]
 
 SAMPLE_RATE = 20_000
@@ -151,28 +153,24 @@ class CochleagramTransform(torch.nn.Module):
         # Blocks that stay in the processor's cache; few and large ones where launches cost.
         block_size = 2**18 if waveforms.device.type == "cpu" else 2**25
         n_channels = max(1, block_size // n_samples)
-        envelopes = torch.cat(
-            [
-                self._envelopes(sounds, bank, n_channels)
-                for sounds in waveforms.clamp(-1, 1).split(max(1, n_channels // N_CHANNELS))
-            ]
-        )
-        return (envelopes.clamp(min=0) + 1e-8) ** 0.3
+        spectra = torch.fft.rfft(waveforms.clamp(-1, 1), norm="forward")
+        spectra = spectra.split(max(1, n_channels // N_CHANNELS))
+        blocks = list(zip(bank.bins.split(n_channels), bank.weights.split(n_channels), strict=True))
+        pieces = [(spectrum, *block) for spectrum in spectra for block in blocks]
 
-    @staticmethod
-    def _envelopes(waveforms, bank, n_channels) -> torch.Tensor:
-        """Envelopes at 200 Hz, shape (batch, channel, frame), a few channels at a time."""
-        n_samples = waveforms.shape[1]
-        spectrum = torch.fft.rfft(waveforms, norm="forward")
-        blocks = []
-        for bins, weights in zip(
-            bank.bins.split(n_channels), bank.weights.split(n_channels), strict=True
-        ):
+        def envelopes(piece) -> torch.Tensor:
+            """Envelopes at 200 Hz of a few channels, shape (batch, channel, frame)."""
+            spectrum, bins, weights = piece
             subbands = torch.fft.ifft(spectrum[:, bins] * weights, n=n_samples, norm="forward")
             power = subbands.real.square().addcmul_(subbands.imag, subbands.imag)
-            envelopes = power.clamp_(min=1e-16).sqrt_()
-            blocks.append(envelopes.unfold(-1, N_TAPS, DECIMATION) @ bank.kernel)
-        return torch.cat(blocks, dim=1)
+            full_rate = power.clamp_(min=1e-16).sqrt_()
+            return full_rate.unfold(-1, N_TAPS, DECIMATION) @ bank.kernel
+
+        with each_core(waveforms.device, len(pieces)) as every:
+            found = every(envelopes, pieces)
+        n = len(blocks)
+        together = [torch.cat(found[i : i + n], dim=1) for i in range(0, len(found), n)]
+        return (torch.cat(together).clamp(min=0) + 1e-8) ** 0.3
 
 
 def _filter_bank(n_samples: int, device: torch.device) -> _FilterBank:

@@ -14,15 +14,13 @@ a product of stacked matrices no faster than one after the other.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 
-from ..device import available_memory, require_memory
+from ..device import Every, available_memory, each_core, require_memory
 from ..errors import DataError, ParameterError
 from .recipe import (
     BATCH,
@@ -137,29 +135,9 @@ def train_probes(
                 f"init {configuration.init!r} must be one of {', '.join(INITIALISERS)}"
             )
     grid = _Grid(data, configurations, seed, n_configurations_batch)
-    with _workers(data.train.device, len(grid.stacks)) as every:
+    with each_core(data.train.device, len(grid.stacks)) as every:
         grid.fit(max_epochs, patience, check_every, every)
         return grid.outcome(every)
-
-
-Every = Callable[[Callable, Sequence], list]  # like map
-
-
-@contextmanager
-def _workers(device: torch.device, n_stacks: int) -> Iterator[Every]:
-    """Share work out among the threads that torch would use within each product."""
-    n_threads = torch.get_num_threads()
-    n_workers = min(n_threads, n_stacks) if device.type == "cpu" else 1
-    if n_workers == 1:
-        yield lambda function, items: [function(item) for item in items]
-        return
-    try:
-        with ThreadPoolExecutor(
-            n_workers, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            yield lambda function, items: list(pool.map(function, items))
-    finally:
-        torch.set_num_threads(n_threads)  # some libraries keep one number for all threads
 
 
 class _Grid:
