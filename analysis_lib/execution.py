@@ -278,8 +278,11 @@ def build_book(
             values["public"] = public
         run(name, values, folder / f"{chapters()[name].stem}.ipynb", force)
 
-    at_once = jobs or min(2 if profile == "demo" else 1, os.cpu_count() or 1)
-    with _quiet_kernels(), ThreadPoolExecutor(at_once) as pool:
+    n_cores = os.cpu_count() or 1
+    at_once = jobs or min(2 if profile == "demo" else 1, n_cores)
+    # Each with its share of the cores: threads that wait for one another are slow to share one.
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, n_cores // at_once)))
+    with _quiet_kernels(OMP_NUM_THREADS=threads), ThreadPoolExecutor(at_once) as pool:
         for _ in pool.map(execute, chapters()):
             pass
     wanted = {source.stem for source in chapters().values()}
@@ -325,9 +328,10 @@ def _resolved(chapter: str, given: dict[str, object]) -> dict[str, object]:
 
 
 @contextmanager
-def _quiet_kernels() -> Iterator[None]:
+def _quiet_kernels(**more: str) -> Iterator[None]:
     """Keep progress bars, hubs and debuggers out of kernels that are started meanwhile."""
     quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    quiet |= more
     before = {name: os.environ.get(name) for name in quiet}
     os.environ.update(quiet)
     try:

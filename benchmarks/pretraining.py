@@ -9,7 +9,10 @@ peak is known it prints the model FLOP utilisation too: the multiplications and 
 forward passes (one forward, two backward) per second, as a share of that peak.
 """
 
+import argparse
 import itertools
+import json
+import platform
 import statistics
 import tempfile
 import time
@@ -93,7 +96,11 @@ def utilisation(recipe, batch, seconds, device):
 
 def main(n_turns=3):
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the ratios here")
+    arguments = parser.parse_args()
     device = resolve_device("auto")
+    report = {"machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"}
     recipes = [pretraining.recipe_of("natsound", n_steps=30, n_checkpoints=1)]
     if device.type == "cuda":
         recipes.append(
@@ -123,6 +130,13 @@ def main(n_turns=3):
                 f"{1 / whole:6.2f}/s {heard / whole:7,.0f} s/s {bare / whole:7.0%}   "
                 f"{utilisation(recipe, batch, whole, device)}"
             )
+            report[f"{recipe.size}, recordings {'kept' if kept else 'read'}"] = {
+                "steps_per_second": round(1 / whole, 2),
+                "audio_seconds_per_second": round(heard / whole),
+                "speed_of_bare_loop": round(bare / whole, 2),
+            }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

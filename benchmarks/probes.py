@@ -11,6 +11,9 @@ In turns, medians, by number of clips and size of the features:
 """
 
 import argparse
+import json
+import platform
+from pathlib import Path
 
 from analysis_lib.probes import metrics  # isort: skip (first: it sets how threads wait)
 
@@ -178,7 +181,9 @@ def main():
     parser.add_argument("--clips", type=int, nargs="+", default=[240, 500, 1000, 2000, 4500])
     parser.add_argument("--sizes", nargs="+", default=["5x64", "5x128", "5x256", "10x768"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the ratios here")
     arguments = parser.parse_args()
+    report = {"machine": f"{platform.machine()}, {torch.get_num_threads()} threads, cpu"}
     print(f"{torch.get_num_threads()} thread(s), the paper's 16 configurations, seconds per epoch")
     print(
         "clips  layers x units   plain    ours   floor   plain/ours  plain/floor  ours/floor  loss"
@@ -194,6 +199,12 @@ def main():
                 f"{plain / ours:13.2f}{plain / bare:13.2f}{ours / bare:12.2f}  {difference:.0e}",
                 flush=True,
             )
+            report[f"{n_clips} clips of {size}"] = {
+                "plain_over_ours": round(plain / ours, 2),
+                "plain_over_floor": round(plain / bare, 2),
+            }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,10 @@ ax = figures.plot_loss(histories, {"guessing by frequency": 1.0}, ylabel)
 # no sample of anything, and six are too few to draw from; listeners are unknown in two of our brains
 # of three. At every step and in every run the same draws are used, so that differences are taken
 # within each draw. What such an interval leaves out is the luck of a training run: another seed
-# would give another curve, and here every curve is of one seed.
+# would give another curve, and here every curve is of one seed. How large that luck is, chance has
+# shown: in two builds of the profile `natsound`, alike but for the order in which the front end
+# adds its numbers, natural audio ended .04 below and .04 above its shuffled control in the R² of
+# the components.
 
 # %%
 sounds = data.sounds(components)
