@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
+import scipy
 import soxr
 import torch
-from scipy.stats import theilslopes
 
 from . import models
 from .errors import AudioError, ParameterError, UnknownNameError
@@ -436,7 +436,7 @@ def _check_truth(report, embed: Callable, model, device: str) -> None:
         report.warnings.append("clicks leave no trace, so the timestamps could not be checked")
         return
     declared = (response * timestamps[1:].double().cpu()).sum(dim=1) / total / 1000
-    rate, *_ = theilslopes(declared.numpy(), true)
+    rate, *_ = scipy.stats.theilslopes(declared.numpy(), true)
     offset = float(np.median(declared.numpy() - true))
     hop = float(timestamps[0].double().diff().mean()) / 1000
     report.measured |= {"rate": float(rate), "offset_ms": 1000 * offset}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from .errors import ParameterError, UnknownNameError
 from .stats import adjust_p_values
@@ -148,14 +148,15 @@ def overall_correlations() -> pd.DataFrame:
         chosen = models[models["DOWNSTREAM_global"] > _SUBSETS[row["subset"]]].dropna(
             subset=[column]
         )
-        pearson = stats.pearsonr(chosen["DOWNSTREAM_global"], chosen[column])
+        overall = chosen["DOWNSTREAM_global"]
+        pearson = scipy.stats.pearsonr(overall, chosen[column])
         rows.append({
             "target": column,
             "subset": row["subset"],
             "n": len(chosen),
             "pearson": pearson.statistic,
             "p": pearson.pvalue,
-            "spearman": stats.spearmanr(chosen["DOWNSTREAM_global"], chosen[column]).statistic,
+            "spearman": scipy.stats.spearmanr(overall, chosen[column]).statistic,
             "printed": row["Overall"],
         })  # fmt: skip
     return pd.DataFrame(rows).set_index(["target", "subset"])
@@ -205,8 +206,8 @@ def weakest_models(column: str = "REG_NH2015", n_most: int = 8) -> pd.DataFrame:
             "family": gone["family"] if n_out else "",
             "global": gone["DOWNSTREAM_global"] if n_out else np.nan,
             "n": len(stay),
-            "pearson": stats.pearsonr(stay["DOWNSTREAM_global"], stay[column]).statistic,
-            "spearman": stats.spearmanr(stay["DOWNSTREAM_global"], stay[column]).statistic,
+            "pearson": scipy.stats.pearsonr(stay["DOWNSTREAM_global"], stay[column]).statistic,
+            "spearman": scipy.stats.spearmanr(stay["DOWNSTREAM_global"], stay[column]).statistic,
         })  # fmt: skip
     return pd.DataFrame(rows).set_index("n_out")
 
@@ -245,7 +246,7 @@ def task_changes(missing: str = "unchanged", alpha: float = 0.05) -> pd.DataFram
     for name in baseline.index:
         change = (tuned[name] - baseline[name]).dropna()
         testable = missing == "dropped" or len(change) == len(tuned)
-        p = stats.wilcoxon(change).pvalue if testable else np.nan
+        p = scipy.stats.wilcoxon(change).pvalue if testable else np.nan
         median = change.median()
         # A median of exactly 0 is no change, however the ranks fall (Maestro).
         direction = {1: "improved", -1: "worsened"}.get(int(np.sign(median)), "unchanged")
@@ -320,7 +321,7 @@ def summarise_rank_gains(gains: pd.DataFrame | None = None) -> pd.DataFrame:
     means = gains.groupby(["atlas", "training"])["gain"].mean().unstack()
     for atlas, part in gains.groupby("atlas"):
         pairs = part.pivot(index=["subject", "task"], columns="training", values="gain").dropna()
-        means.loc[atlas, "p"] = stats.wilcoxon(pairs["individual"], pairs["group"]).pvalue
+        means.loc[atlas, "p"] = scipy.stats.wilcoxon(pairs["individual"], pairs["group"]).pvalue
     return means
 
 

@@ -6,8 +6,8 @@ grid are scored at once, on the device that trained them.
 
 from collections.abc import Mapping, Sequence
 
+import scipy
 import torch
-from scipy.ndimage import median_filter
 
 from ..data.task_format import Event
 from ..errors import DataError, ParameterError, UnknownNameError
@@ -192,7 +192,7 @@ def events_from_probabilities(
     smoothed = probabilities.double().cpu().numpy()
     length = round(median_filter_s / hop)
     if length > 1:
-        smoothed = median_filter(smoothed, size=(length, 1))
+        smoothed = scipy.ndimage.median_filter(smoothed, size=(length, 1))
     events = []
     for label, active in zip(vocabulary, (smoothed > threshold).T, strict=True):
         edges = (
