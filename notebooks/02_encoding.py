@@ -183,7 +183,7 @@ elif "x" in responses[voxels].coords:
 # the model with the most layers, how often each layer was chosen. In the demo the answer is planted.
 
 # %%
-layered = [model for model in models if len(features[voxels, model]) > 1]
+layered = [model for model in models if len(features[voxels, model]) > 1] or models
 shares = {}
 for model in layered:
     chosen = encoded[voxels, model]["layer"].to_dataframe().reset_index()
@@ -207,7 +207,10 @@ for ax, model in zip(axes.flat, layered, strict=True):
 # interesting rival is the SpectroTemporal filter bank, which stands for acoustics.
 
 # %%
-other = max(layered, key=lambda model: len(features[dataset, model]))
+others = [model for model in (*layered, *models) if model != rival] or models
+other = max(others, key=lambda model: len(features[dataset, model]))
+if other == rival:  # a model alone needs another one to be held against
+    rival = "mfcc" if other == "log-mel" else "log-mel"
 favourite = encoded[dataset, other]["layer"].to_series().mode().iloc[0]
 baseline = extraction.features(rival, heard[dataset], device=device)
 spaces = {
