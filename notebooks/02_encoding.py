@@ -212,6 +212,8 @@ other = max(others, key=lambda model: len(features[dataset, model]))
 if other == rival:  # a model alone needs another one to be held against
     rival = "mfcc" if other == "log-mel" else "log-mel"
 favourite = encoded[dataset, other]["layer"].to_series().mode().iloc[0]
+
+# %%
 baseline = extraction.features(rival, heard[dataset], device=device)
 spaces = {
     figures.label(rival): baseline[baseline.layers[-1]],
