@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves
 
 from .errors import MemoryBudgetError, ParameterError
@@ -210,7 +210,8 @@ Every = Callable[[Callable, Sequence], list]  # like map
 def each_core(device: torch.device, n_items: int) -> Iterator[Every]:
     """Let each core of a CPU take one piece of work after the other.
 
-    For work whose pieces are too small to be shared out among cores by torch itself.
+    For work whose pieces are too small to be shared out among cores by torch itself. While
+    :func:`memory_of` measures, which sees the calling thread alone, that thread does them all.
 
     Parameters
     ----------
@@ -235,7 +236,7 @@ def each_core(device: torch.device, n_items: int) -> Iterator[Every]:
     """
     n_threads, with_gradient = torch.get_num_threads(), torch.is_grad_enabled()
     n_workers = min(n_threads, n_items) if device.type == "cpu" else 1
-    if n_workers <= 1:
+    if n_workers <= 1 or isinstance(_get_current_dispatch_mode(), _NewTensors):
         yield lambda function, items: [function(item) for item in items]
         return
 

@@ -23,8 +23,9 @@ from timing import in_turns
 
 from analysis_lib.probes.recipe import (
     BATCH,
+    DROPOUT,
     PAPER_GRID,
-    dropout_mask,
+    dropout_kept,
     epoch_batches,
     epoch_generator,
     initial_parameters,
@@ -88,7 +89,7 @@ def train_plainly(data, configuration, seed=0, max_epochs=200, patience=20):
         for rows in epoch_batches(n_train, order):
             x = data.train[:, rows]
             masks = [
-                dropout_mask(width, x.shape[1], dropout, dtype).T
+                dropout_kept(width, x.shape[1], dropout).T.to(dtype) / (1 - DROPOUT)
                 for width, dropout in zip(configuration.hidden, dropouts, strict=True)
             ]
             optimiser.zero_grad()

@@ -69,6 +69,18 @@ def test_memory_of_a_computation_is_what_lives_at_once():
     assert result == 4e6 and n_bytes == pytest.approx(8e6, rel=1e-3)
 
 
+def test_memory_of_a_computation_counts_what_every_core_makes():
+    cpu, n_threads = torch.device("cpu"), torch.get_num_threads()
+
+    def compute():
+        with devices.each_core(cpu, 4) as every:
+            return sum(every(lambda n: torch.ones(n).sum(), [1000, 2000, 500, 10]))
+
+    _, n_bytes = devices.memory_of(compute, cpu)
+    assert n_bytes >= 4 * 2000
+    assert compute() == 3510 and torch.get_num_threads() == n_threads
+
+
 def test_memory_of_a_computation_does_not_count_what_was_there():
     weight = torch.ones(1000, 1000)
     _, n_bytes = devices.memory_of(lambda: weight.t() @ weight[:, :10], torch.device("cpu"))

@@ -19,7 +19,6 @@ __all__ = [
     "PAPER_GRID",
     "Configuration",
     "dropout_kept",
-    "dropout_mask",
     "epoch_batches",
     "epoch_generator",
     "initial_parameters",
@@ -105,13 +104,6 @@ def epoch_generator(
     """
     stream = epoch if hidden_layer is None else epoch + 100_003 * (hidden_layer + 1)
     return _generator(seed, stream, device)
-
-
-def dropout_mask(
-    width: int, n_clips: int, generator: torch.Generator, dtype: torch.dtype
-) -> torch.Tensor:
-    """Mask of one dropout layer, shape (width, n_clips): 0, or 1 over the chance of being kept."""
-    return dropout_kept(width, n_clips, generator).to(dtype).mul_(1 / (1 - DROPOUT))
 
 
 def dropout_kept(width: int, n_clips: int, generator: torch.Generator) -> torch.Tensor:
